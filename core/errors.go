@@ -1,0 +1,13 @@
+package core
+
+import "errors"
+
+// Errors that cross the borders between packages. Test for them with errors.Is.
+var (
+	// ErrNoSession says that a store has no session of that id.
+	ErrNoSession = errors.New("no such session")
+	// ErrJournalLost says that nothing can be recorded any more, so nothing may pass.
+	ErrJournalLost = errors.New("the journal is lost")
+	// ErrUnauthenticated says that nobody could be recognised; the text is safe to show to the client.
+	ErrUnauthenticated = errors.New("not signed in")
+)

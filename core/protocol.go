@@ -1,0 +1,157 @@
+package core
+
+import (
+	"context"
+	"crypto/tls"
+	"io"
+	"net"
+	"time"
+)
+
+// Protocol is one wire protocol. Its name is the folder's, the config's and the metrics' word.
+// Optional abilities are the separate interfaces below, found by assertion.
+type Protocol interface {
+	Name() string
+	// Handler returns what serves the targets of one listener. It checks the targets' settings and fails with every
+	// problem it finds (errors.Join); nothing is started or dialled before Serve.
+	Handler(targets []*Target) (Handler, error)
+}
+
+// Handler serves the clients of one listener.
+type Handler interface {
+	// Serve carries one client until it is gone. The connection belongs to Serve, which closes it. The context ends
+	// when the session must end at once; context.Cause says why. Serve never panics the process: the gateway
+	// recovers, and closes that client only.
+	Serve(ctx context.Context, conn net.Conn, g Gate) error
+}
+
+// Warmer is a Protocol with something slow to prepare, such as a parser. Warm is called once, in the background,
+// when the gateway starts.
+type Warmer interface {
+	Warm(ctx context.Context) error
+}
+
+// Reader is a Protocol that can show what it recorded to a person.
+type Reader interface {
+	// ReadRows decodes the wire bytes of a Rows record into texts, row by row; a nil text is NULL. It reports what
+	// it cannot read as an error and never panics.
+	ReadRows(columns []Column, wire []byte) ([][]*string, error)
+	// ReadText renders the wire bytes of a Bytes, Result or Notice record for a terminal, with control characters
+	// neutralised.
+	ReadText(wire []byte) string
+}
+
+// Connector is a Protocol that can tell a client how to reach a target: lines to copy, and environment variables.
+type Connector interface {
+	Connect(t *Target, addr string) (line string, env map[string]string)
+}
+
+// Sandbox is a Protocol that can speak a recording: it answers a client from the records of one session.
+type Sandbox interface {
+	Replay(ctx context.Context, conn net.Conn, records func(yield func(*Record) bool), diverged io.Writer) error
+}
+
+// Gate is what a Handler asks of the gateway about one client.
+type Gate interface {
+	// TLS is the server side of the client leg; nil when the listener has none.
+	TLS() *tls.Config
+	// Target finds one of the listener's targets by name. The empty name finds the only one, if there is only one.
+	Target(name string) (*Target, bool)
+	// Open recognises the client, asks the chain whether it may open the target, and opens its record.
+	// It fails with a *Denial, or with an error that wraps ErrUnauthenticated or ErrJournalLost; those texts are safe
+	// to show. Whatever it returns was recorded. The session must be closed.
+	Open(ctx context.Context, h Hello) (*Session, error)
+}
+
+// Hello is what a client said of itself before its session is open.
+type Hello struct {
+	Target *Target
+	Client net.Addr
+	Token  string // what identity is asked about; never recorded or logged
+	User   string // the protocol's own user name, as claimed
+	TLS    bool   // the client leg is encrypted
+	// Details are the protocol's own facts for the record and for policies, such as the application's name.
+	Details map[string]string
+}
+
+// Identity is who a session belongs to.
+type Identity struct {
+	Subject string         `json:"subject"`
+	Issuer  string         `json:"issuer"`
+	Groups  []string       `json:"groups"`
+	Kind    string         `json:"kind"` // "human", "service" or "agent"
+	Claims  map[string]any `json:"claims,omitempty"`
+	Run     string         `json:"run,omitempty"` // the run that the token was made for
+	Expires time.Time      `json:"-"`
+}
+
+// Target is an upstream as configured. It is not changed after a Handler has been made for it.
+type Target struct {
+	Name     string
+	Protocol string
+	Labels   map[string]string
+	Upstream Upstream
+	// Credential returns what Weir signs in with at the upstream on behalf of id.
+	// The result is a secret: never logged, never recorded.
+	Credential func(ctx context.Context, id Identity) (Credential, error)
+	Record     Level
+	Promise    Promise
+	Limits     Limits
+	// AllowIncomplete lets commands pass whose facts are incomplete.
+	AllowIncomplete bool
+	// Decode decodes the target's protocol-specific settings strictly into v, with file and line in its errors.
+	Decode func(v any) error
+}
+
+// Upstream is where a target is.
+type Upstream struct {
+	Address  string // host:port, or an absolute path of a Unix socket
+	Database string
+	TLSMode  TLSMode
+	// TLS is nil when TLSMode is TLSDisable.
+	TLS *tls.Config
+}
+
+// Dial connects to the upstream without TLS.
+func (u *Upstream) Dial(ctx context.Context) (net.Conn, error) {
+	d := net.Dialer{Timeout: 10 * time.Second, KeepAlive: 30 * time.Second}
+	network := "tcp"
+	if len(u.Address) > 0 && u.Address[0] == '/' {
+		network = "unix"
+	}
+	return d.DialContext(ctx, network, u.Address)
+}
+
+// TLSMode says how an upstream leg is protected, in libpq's words.
+type TLSMode string
+
+// The modes.
+const (
+	TLSDisable    TLSMode = "disable"
+	TLSRequire    TLSMode = "require"
+	TLSVerifyCA   TLSMode = "verify-ca"
+	TLSVerifyFull TLSMode = "verify-full"
+)
+
+// Credential is an upstream secret. Its String hides it.
+type Credential struct {
+	User     string
+	Password string
+}
+
+// String never shows the password.
+func (c Credential) String() string { return c.User + ":***" }
+
+// GoString never shows the password.
+func (c Credential) GoString() string { return c.String() }
+
+// Limits bound what one session may use. The gateway fills in the defaults.
+type Limits struct {
+	MaxFrame         int64         // bytes of one protocol frame
+	StatementTimeout time.Duration // one command
+	Idle             time.Duration // no byte from the client
+	Rows             int64         // of one answer; 0: no bound
+	Sessions         int           // open at a time on the target
+	SignIn           time.Duration // from accept to an open session
+	Drain            time.Duration // how long a session may go on when the gateway stops
+}
