@@ -8,6 +8,8 @@ var (
 	ErrNoSession = errors.New("no such session")
 	// ErrJournalLost says that nothing can be recorded any more, so nothing may pass.
 	ErrJournalLost = errors.New("the journal is lost")
+	// ErrFork says that another block of that session and number is stored already: one of the two is not the truth.
+	ErrFork = errors.New("a different block of that session and number is stored")
 	// ErrUnauthenticated says that nobody could be recognised; the text is safe to show to the client.
 	ErrUnauthenticated = errors.New("not signed in")
 )

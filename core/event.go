@@ -280,7 +280,8 @@ func (e *Event) Command() *Command {
 }
 
 // Frame gives the bytes of an event as they will be delivered, after the chain has had its say.
-// A codec implements it where a verdict can change bytes. The result is valid until the codec's next event.
+// A codec implements it where a verdict can change bytes. The result is valid until the codec's next event. An error
+// refuses the event: it is a *Denial where the codec has better words than that the answer cannot be rewritten.
 type Frame interface {
 	Wire(e *Event, v *Verdict) ([]byte, error)
 }
@@ -298,6 +299,7 @@ type Exchange struct {
 	Command *Command
 	Columns []Column // the shape of the present answer
 	Plan    Plan     // what the steps want to see and do in the present answer
+	Masks   []Mask   // named by the verdict on Command: the chain binds them to the Columns that come
 	Limit   Limit    // the strictest limit that a verdict named
 	Record  Level    // the level that a verdict named; zero: the target's
 	Rows    int64    // delivered so far
@@ -310,6 +312,7 @@ type Plan struct {
 	Watch []int        // the columns whose cells the steps want, ascending; empty: rows pass unread
 	Masks []ColumnMask // compiled by the chain, applied by it
 	Rows  bool         // some step wants every batch, even with no cells
+	Bound any          // the chain's own: the compiled form of the above. It goes where the Plan goes, within one session
 }
 
 // ColumnMask is a Mask bound to one column of one answer.

@@ -82,7 +82,9 @@ type Identity struct {
 	Kind    string         `json:"kind"` // "human", "service" or "agent"
 	Claims  map[string]any `json:"claims,omitempty"`
 	Run     string         `json:"run,omitempty"` // the run that the token was made for
-	Expires time.Time      `json:"-"`
+	// Targets are the only targets that the token was made for; none: no such bound.
+	Targets []string  `json:"targets,omitempty"`
+	Expires time.Time `json:"-"` // zero: never
 }
 
 // Target is an upstream as configured. It is not changed after a Handler has been made for it.

@@ -140,8 +140,11 @@ func (s *Session) record(ctx context.Context, e *Event, v *Verdict) error {
 		if e.Frame != nil {
 			var err error
 			if wire, err = e.Frame.Wire(e, v); err != nil {
-				v.refuse("unmaskable", "the answer could not be rewritten", "")
 				wire = nil
+				d := &Denial{Rule: "unmaskable", Reason: "the answer cannot be rewritten as the rules ask"}
+				_ = errors.As(err, &d)
+				v.refuse(d.Rule, d.Reason, d.Hint)
+				s.denied.Add(1)
 			}
 		}
 	}
@@ -204,9 +207,11 @@ func (s *Session) levelOf(e *Event, v *Verdict) Level {
 
 // Wants reports whether events of a kind have to be made at all: some step or the record asks for them.
 func (s *Session) Wants(k Kind) bool {
-	if s.recorder != nil && s.level != LevelOff {
-		return true
-	}
+	return s.recorder != nil && s.level != LevelOff || s.Judges(k)
+}
+
+// Judges reports whether some step asks for events of a kind.
+func (s *Session) Judges(k Kind) bool {
 	if sub, ok := s.chain.(Subscriber); ok {
 		kinds := sub.Subscription().Kinds
 		return kinds == 0 || kinds.Has(k)

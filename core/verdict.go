@@ -52,6 +52,7 @@ type Mask struct {
 	With string            `json:"with"`
 	Args map[string]string `json:"args,omitempty"`
 	Rule string            `json:"rule,omitempty"`
+	Step string            `json:"step,omitempty"` // the step that named it; set by the chain
 }
 
 // Limit bounds one answer. Zero values mean no bound.
@@ -95,7 +96,7 @@ func ParseLevel(s string) Level { return Level(index(levelNames[:], s)) }
 // Decision is one step's say in a verdict.
 type Decision struct {
 	Step   string `json:"step"`
-	Action string `json:"action"` // "deny", "mask", "hold", "limit", "record", "error"
+	Action string `json:"action"` // "deny", "mask", "hold", "limit", "record", "error", "finding"
 	Rule   string `json:"rule,omitempty"`
 	Detail string `json:"detail,omitempty"`
 }

@@ -1,0 +1,279 @@
+package postgres
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/weir-gateway/weir/core"
+	"github.com/weir-gateway/weir/protocols/postgres/sql"
+)
+
+// connection is one open session: a client, an upstream, and what is on its way between them. Two goroutines carry it:
+// requests reads the client, answers reads the upstream.
+type connection struct {
+	session *core.Session
+	reader  *sql.Reader
+	client  leg
+	server  leg
+	greeted []byte
+	early   []byte
+	maxBody int64
+	idle    time.Duration
+
+	queue queue
+	names names
+	key   string
+	keys  *keyring
+	cut   func() // asks the upstream to cancel what it is doing
+
+	// wants are what the session asks to be told of; where nobody asks, frames pass unread.
+	wantsCommand, wantsAnswer bool
+
+	request requestState
+	answer  answerState
+
+	quiet    atomic.Bool // between transactions with nothing owed
+	leaving  atomic.Bool // a farewell has been said
+	over     atomic.Bool // the session has its end
+	ending   sync.Once
+	end      core.End
+	reason   string
+	endError error
+}
+
+// leg is one end: the connection, what has been read of it, and a lock for writing, so that a farewell never splits a
+// message.
+type leg struct {
+	conn net.Conn
+	in   []byte // read, not yet handled: in[r:w]
+	r, w int
+	mu   sync.Mutex
+}
+
+const (
+	smallBuffer = 8 << 10
+	largeBuffer = 256 << 10
+)
+
+// fill reads more. It makes room for need bytes from r on, when need is not 0.
+func (l *leg) fill(need int) error {
+	if l.r == l.w {
+		l.r, l.w = 0, 0
+		if len(l.in) > largeBuffer { // one giant message does not keep its memory
+			l.in = nil
+		}
+	}
+	switch {
+	case l.in == nil:
+		l.in = make([]byte, max(smallBuffer, need))
+	case need > len(l.in)-l.r || l.w == len(l.in):
+		held := l.in[l.r:l.w]
+		if need > len(l.in) || len(held) == len(l.in) {
+			size := max(2*len(l.in), need)
+			if need > largeBuffer { // grow with what really comes, not with what a header announces
+				size = min(size, max(2*len(held), largeBuffer))
+			}
+			bigger := make([]byte, size)
+			copy(bigger, held)
+			l.in = bigger
+		} else {
+			copy(l.in, held)
+		}
+		l.r, l.w = 0, len(held)
+	}
+	n, err := l.conn.Read(l.in[l.w:])
+	if n == len(l.in)-l.w && len(l.in) < largeBuffer && l.r == 0 && l.w == 0 {
+		defer func() { // a full read: a stream; read more at a time
+			bigger := make([]byte, min(4*len(l.in), largeBuffer))
+			copy(bigger, l.in[:l.w])
+			l.in = bigger
+		}()
+	}
+	l.w += n
+	if n > 0 {
+		return nil
+	}
+	return err
+}
+
+// write sends b whole, or fails.
+func (l *leg) write(b []byte) error {
+	if len(b) == 0 {
+		return nil
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	_, err := l.conn.Write(b)
+	return err
+}
+
+func newConnection(s *core.Session, r *sql.Reader, client net.Conn, u *upstream) *connection {
+	c := &connection{
+		session: s, reader: r, client: leg{conn: client}, server: leg{conn: u.conn},
+		greeted: u.greeting, early: u.early, maxBody: s.Target.Limits.MaxFrame, idle: s.Target.Limits.Idle,
+		end: core.EndError, reason: "internal error",
+	}
+	if c.maxBody <= 0 {
+		c.maxBody = defaultMaxFrame
+	}
+	for _, k := range []core.Kind{core.KindColumns, core.KindRows, core.KindBytes, core.KindResult, core.KindNotice} {
+		c.wantsAnswer = c.wantsAnswer || s.Wants(k)
+	}
+	c.wantsCommand = s.Wants(core.KindCommand) || !s.Target.AllowIncomplete || c.wantsAnswer
+	c.request.portals = map[string]*portal{}
+	key := u.key
+	c.cut = func() {
+		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+		defer cancel()
+		_ = cancelUpstream(ctx, &s.Target.Upstream, key)
+	}
+	return c
+}
+
+// greet tells the client that it is in. The record holds all of it but the sign-in's own message and the cancel key.
+func (c *connection) greet(ctx context.Context) error {
+	out := []byte{'R', 0, 0, 0, 8, 0, 0, 0, 0}
+	out = append(out, c.greeted...)
+	out = appendFrame(out, 'K', []byte(c.key))
+	out = appendFrame(out, 'Z', []byte{'I'})
+	wire := append(append([]byte(nil), c.greeted...), out[len(out)-6:]...)
+	v := c.session.Check(ctx, &core.Event{
+		Kind: core.KindNotice, Direction: core.FromUpstream, Result: &core.Result{Status: "ready"}, Wire: wire,
+	})
+	if v.Deny != nil {
+		return v.Deny
+	}
+	if err := c.session.Settle(ctx, v.Mark); err != nil {
+		return err
+	}
+	c.greeted = nil
+	c.quiet.Store(true)
+	if err := c.client.write(out); err != nil {
+		return errGone
+	}
+	return nil
+}
+
+// close ends both legs.
+func (c *connection) close() {
+	if c.keys != nil {
+		c.keys.remove(c.key)
+	}
+	_ = c.client.conn.Close()
+	_ = c.server.conn.Close()
+}
+
+// stop notes why the session ends, once, and makes both pumps return.
+func (c *connection) stop(end core.End, reason string, err error) {
+	c.ending.Do(func() {
+		c.end, c.reason, c.endError = end, reason, err
+		c.over.Store(true)
+		past := time.Unix(1, 0)
+		_ = c.client.conn.SetReadDeadline(past)
+		_ = c.server.conn.SetDeadline(past)
+	})
+}
+
+// run carries the session until it ends.
+func (c *connection) run(ctx context.Context) (end core.End, reason string, err error) {
+	done := make(chan struct{})
+	go func() { // drain and kill
+		draining := c.session.Draining()
+		for {
+			select {
+			case <-done:
+				return
+			case <-ctx.Done():
+				c.farewell(codeAdminShutdown, "terminating connection: "+context.Cause(ctx).Error())
+				c.stop(core.EndKilled, context.Cause(ctx).Error(), nil)
+				_ = c.client.conn.SetDeadline(time.Unix(1, 0))
+				return
+			case <-draining:
+				draining = nil
+				c.request.draining.Store(true)
+				if c.quiet.Load() {
+					c.drained()
+				}
+			}
+		}
+	}()
+	var wg sync.WaitGroup
+	for _, pump := range []func(context.Context){c.requests, c.answers} {
+		wg.Go(func() {
+			defer func() {
+				if e := recover(); e != nil {
+					c.stop(core.EndError, "internal error", &panicError{e})
+				}
+			}()
+			pump(ctx)
+		})
+	}
+	wg.Wait()
+	close(done)
+	return c.end, c.reason, c.endError
+}
+
+// panicError keeps what a pump panicked with, for the gateway's log.
+type panicError struct{ value any }
+
+func (e *panicError) Error() string { return "postgres: a session's pump panicked" }
+
+// drained ends a session at a quiet moment, as the gateway stops.
+func (c *connection) drained() {
+	c.farewell(codeAdminShutdown, "terminating connection: the gateway is stopping")
+	c.stop(core.EndKilled, "the gateway is stopping", nil)
+}
+
+// farewell sends the client a last message, unless one has been sent. It does not wait for a client that reads nothing.
+func (c *connection) farewell(code, text string) {
+	if !c.leaving.CompareAndSwap(false, true) {
+		return
+	}
+	out := appendError(nil, "FATAL", code, text, "", "")
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	v := c.session.Check(ctx, &core.Event{
+		Kind: core.KindNotice, Direction: core.FromGateway, Wire: out,
+		Result: &core.Result{Status: "error", Code: code, Message: text},
+	})
+	if v.Deny == nil && c.session.Settle(ctx, v.Mark) != nil {
+		return // nothing unrecorded is said; the connection just closes
+	}
+	_ = c.client.conn.SetWriteDeadline(time.Now().Add(time.Second))
+	_ = c.client.write(out)
+}
+
+// fail ends the session because of err, and tells the client what it may know.
+func (c *connection) fail(err error) {
+	var frame *frameError
+	var denial *core.Denial
+	switch {
+	case errors.As(err, &frame):
+		c.farewell(frame.code, frame.text)
+		c.stop(core.EndError, frame.text, err)
+	case errors.As(err, &denial):
+		c.farewell(codeInsufficientPrivilege, denial.Error())
+		c.stop(core.EndError, denial.Error(), nil)
+	case errors.Is(err, core.ErrJournalLost):
+		c.farewell(codeIOError, "terminating connection: nothing can be recorded now, so nothing may pass")
+		c.stop(core.EndJournalLost, err.Error(), err)
+	case errors.Is(err, errIdle):
+		c.farewell(codeIdleTimeout, "terminating connection: idle for longer than limits.idle")
+		c.stop(core.EndKilled, err.Error(), nil)
+	default:
+		c.stop(core.EndError, "connection lost", err)
+	}
+}
+
+var errIdle = errors.New("idle for longer than limits.idle")
+
+// hungUp reports whether an error of a read or write only says that the other end has gone.
+func hungUp(err error) bool {
+	return errors.Is(err, io.EOF) || errors.Is(err, net.ErrClosed) || errors.Is(err, os.ErrDeadlineExceeded) || isReset(err)
+}

@@ -1,0 +1,248 @@
+// Package postgres carries sessions of PostgreSQL's protocol 3.0: see README.md for what it does and how.
+package postgres
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"strings"
+	"time"
+
+	"github.com/weir-gateway/weir/core"
+	"github.com/weir-gateway/weir/protocols/postgres/sql"
+)
+
+// Protocol is PostgreSQL. Make it with New.
+type Protocol struct{ reader *sql.Reader }
+
+var (
+	_ core.Protocol  = (*Protocol)(nil)
+	_ core.Warmer    = (*Protocol)(nil)
+	_ core.Reader    = (*Protocol)(nil)
+	_ core.Connector = (*Protocol)(nil)
+)
+
+// New returns the protocol with a statement cache of its own.
+func New() *Protocol { return &Protocol{reader: sql.NewReader()} }
+
+// Name returns "postgres".
+func (*Protocol) Name() string { return "postgres" }
+
+// Warm loads the SQL grammar.
+func (p *Protocol) Warm(ctx context.Context) error { return p.reader.Warm(ctx) }
+
+// Connect returns a psql line and libpq's environment.
+func (*Protocol) Connect(t *core.Target, addr string) (string, map[string]string) {
+	host, port, err := net.SplitHostPort(addr)
+	if err != nil {
+		return "", nil
+	}
+	database := t.Upstream.Database
+	if database == "" {
+		database = t.Name
+	}
+	line := fmt.Sprintf("psql 'host=%s port=%s dbname=%s user=agent'  # the password is your token", host, port, database)
+	return line, map[string]string{"PGHOST": host, "PGPORT": port, "PGDATABASE": database, "PGUSER": "agent"}
+}
+
+// settings are a target's own, under "postgres:".
+type settings struct {
+	// AllowClearPassword lets the upstream ask for the password in clear over a leg that is neither TLS nor local.
+	AllowClearPassword bool `yaml:"allow_clear_password"`
+}
+
+// Handler returns what serves the listener of the targets given.
+func (p *Protocol) Handler(targets []*core.Target) (core.Handler, error) {
+	h := &handler{reader: p.reader, keys: newKeyring(), settings: map[*core.Target]settings{}}
+	var errs []error
+	for _, t := range targets {
+		var s settings
+		if t.Decode != nil {
+			if err := t.Decode(&s); err != nil {
+				errs = append(errs, err)
+			}
+		}
+		h.settings[t] = s
+	}
+	if err := errors.Join(errs...); err != nil {
+		return nil, err
+	}
+	return h, nil
+}
+
+type handler struct {
+	reader   *sql.Reader
+	keys     *keyring
+	scram    clients
+	settings map[*core.Target]settings
+}
+
+const (
+	defaultMaxFrame = 64 << 20
+	defaultSignIn   = 10 * time.Second
+)
+
+// Serve carries one client.
+func (h *handler) Serve(ctx context.Context, conn net.Conn, g core.Gate) (err error) {
+	defer func() { _ = conn.Close() }()
+	stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })
+	defer stop()
+
+	if err := conn.SetDeadline(time.Now().Add(defaultSignIn)); err != nil {
+		return err
+	}
+	s, err := readStartup(ctx, conn, g.TLS())
+	if s.conn != nil {
+		conn = s.conn // TLS, perhaps
+	}
+	if err != nil {
+		return h.farewell(conn, err)
+	}
+	if s.cancel != nil {
+		h.keys.cancel(ctx, s.cancel)
+		return nil // whether it did anything is not told, as the server does not
+	}
+	t, err := choose(g, s.get("database"))
+	if err != nil {
+		return h.farewell(conn, err)
+	}
+	if t.Limits.SignIn > 0 {
+		_ = conn.SetDeadline(time.Now().Add(t.Limits.SignIn))
+	}
+	token, err := s.readToken()
+	if err != nil {
+		return h.farewell(conn, err)
+	}
+	details := map[string]string{"database": s.get("database")}
+	if app := s.get("application_name"); app != "" {
+		details["application_name"] = app
+	}
+	session, err := g.Open(ctx, core.Hello{
+		Target: t, Client: conn.RemoteAddr(), Token: token, User: s.get("user"), TLS: s.encrypted, Details: details,
+	})
+	if err != nil {
+		return h.farewell(conn, err)
+	}
+	end, reason := core.EndError, "internal error"
+	defer func() { err = errors.Join(err, session.Close(end, reason)) }()
+
+	c, err := h.open(ctx, session, s, conn)
+	if err != nil {
+		reason = safeText(err)
+		return h.farewell(conn, err)
+	}
+	defer c.close()
+	_ = conn.SetDeadline(time.Time{})
+	end, reason, err = c.run(ctx)
+	return err
+}
+
+// choose finds the target by the database name asked for.
+func choose(g core.Gate, database string) (*core.Target, error) {
+	if t, ok := g.Target(database); ok && database != "" {
+		return t, nil
+	}
+	t, ok := g.Target("")
+	if ok && (t.Upstream.Database == "" || database == "" || database == t.Upstream.Database || database == t.Name) {
+		return t, nil
+	}
+	return nil, &frameError{codeUndefinedDatabase, fmt.Sprintf("no target for database %q here", clean(database))}
+}
+
+// open signs in at the upstream and greets the client.
+func (h *handler) open(ctx context.Context, session *core.Session, s *startup, client net.Conn) (*connection, error) {
+	t := session.Target
+	signIn := t.Limits.SignIn
+	if signIn <= 0 {
+		signIn = defaultSignIn
+	}
+	dialing, cancel := context.WithTimeout(ctx, signIn)
+	defer cancel()
+	cred, err := t.Credential(dialing, session.Identity)
+	if err != nil {
+		return nil, &upstreamError{codeInvalidAuthorization, "Weir has no credential for the target; ask the operator", err}
+	}
+	params, err := s.upstreamParams(t, cred.User)
+	if err != nil {
+		return nil, err
+	}
+	u, err := connect(dialing, t, cred, params, &h.scram, h.settings[t].AllowClearPassword)
+	if err != nil {
+		return nil, err
+	}
+	c := newConnection(session, h.reader, client, u)
+	c.key = h.keys.add(&t.Upstream, u.key)
+	c.keys = h.keys
+	if err := c.greet(ctx); err != nil {
+		c.close()
+		return nil, err
+	}
+	return c, nil
+}
+
+// farewell tells the client why there is no session, if it is still there, and returns err for the log.
+func (h *handler) farewell(conn net.Conn, err error) error {
+	if errors.Is(err, errGone) {
+		return nil
+	}
+	code, text := codeProtocolViolation, safeText(err)
+	var frame *frameError
+	var denial *core.Denial
+	var up *upstreamError
+	var out []byte
+	switch {
+	case errors.As(err, &denial):
+		out = appendRefusal(nil, "FATAL", denial)
+	case errors.As(err, &frame):
+		code = frame.code
+	case errors.As(err, &up):
+		code = up.code
+	case errors.Is(err, core.ErrUnauthenticated):
+		code = codeInvalidPassword
+	case errors.Is(err, core.ErrJournalLost):
+		code, text = codeIOError, "Weir cannot record now, so it opens no session; try again later"
+	}
+	if out == nil {
+		out = appendError(nil, "FATAL", code, text, "", "")
+	}
+	_ = conn.SetWriteDeadline(time.Now().Add(2 * time.Second))
+	_, _ = conn.Write(out)
+	drainInput(conn)
+	return err
+}
+
+// safeText is what a client may be told of an error.
+func safeText(err error) string {
+	var frame *frameError
+	var denial *core.Denial
+	var up *upstreamError
+	switch {
+	case errors.As(err, &denial):
+		return denial.Error()
+	case errors.As(err, &frame):
+		return frame.text
+	case errors.As(err, &up):
+		return up.safe
+	case errors.Is(err, core.ErrUnauthenticated):
+		return "sign-in failed: " + strings.TrimPrefix(err.Error(), "identity: ")
+	case errors.Is(err, core.ErrJournalLost):
+		return core.ErrJournalLost.Error()
+	}
+	return "the connection cannot be opened"
+}
+
+// drainInput reads what the client has sent already, so that closing does not reset the connection before the client
+// has read the farewell.
+func drainInput(conn net.Conn) {
+	if c, ok := conn.(interface{ CloseWrite() error }); ok {
+		_ = c.CloseWrite()
+	}
+	_ = conn.SetReadDeadline(time.Now().Add(200 * time.Millisecond))
+	var b [512]byte
+	for range 64 {
+		if _, err := conn.Read(b[:]); err != nil {
+			return
+		}
+	}
+}

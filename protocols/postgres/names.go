@@ -1,0 +1,158 @@
+package postgres
+
+import (
+	"sync"
+
+	"github.com/weir-gateway/weir/core"
+	"github.com/weir-gateway/weir/protocols/postgres/sql"
+)
+
+// A statement is a prepared statement as one Parse or PREPARE made it.
+type statement struct {
+	name   string
+	script *sql.Script
+	// described is set by the client's side when a Describe of it has been asked for.
+	described bool
+
+	mu    sync.Mutex
+	shape []field // of its result, once the server has said it
+	known bool    // the server has said it, or that there is none
+}
+
+func (s *statement) setShape(f []field) {
+	s.mu.Lock()
+	s.shape, s.known = f, true
+	s.mu.Unlock()
+}
+
+func (s *statement) getShape() ([]field, bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.shape, s.known
+}
+
+// A portal is a statement with parameters. A cursor that SQL declared is one, too.
+type portal struct {
+	name       string
+	statements []*statement
+	params     []core.Param
+	formats    []int16
+	described  bool // a Describe of it has been asked for
+
+	shape []field // of its result, once the server has said it; belongs to the upstream's side
+	known bool
+}
+
+// columns returns the shape of the portal's answers, if the server has said it.
+func (p *portal) columns() ([]core.Column, bool) {
+	if p == nil {
+		return nil, false
+	}
+	if p.known {
+		return columnsOf(p.shape, nil), true // a portal's description has its formats
+	}
+	if len(p.statements) == 1 {
+		if shape, ok := p.statements[0].getShape(); ok {
+			return columnsOf(shape, p.formats), true
+		}
+	}
+	return nil, false
+}
+
+// names are a session's prepared statements: one namespace for SQL and protocol, as in the server.
+//
+// The server's answer comes later than the client's next message, so a name may have several meanings at once: what
+// was there, and what has been asked for. All of them are judged until the server has said which it is.
+type names struct {
+	mu sync.Mutex
+	m  map[string][]*statement
+}
+
+const (
+	maxMeanings = 16
+	maxNames    = 65_536
+)
+
+// add notes that s may become the meaning of its name. It reports whether there was room.
+func (n *names) add(s *statement) bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.m == nil {
+		n.m = map[string][]*statement{}
+	}
+	if len(n.m[s.name]) >= maxMeanings || len(n.m) >= maxNames {
+		return false
+	}
+	n.m[s.name] = append(n.m[s.name], s)
+	return true
+}
+
+// confirm notes that s is the meaning of its name now.
+func (n *names) confirm(s *statement) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	list := n.m[s.name]
+	for i, x := range list {
+		if x == s { // what came later is still open
+			n.m[s.name] = append([]*statement(nil), list[i:]...)
+			return
+		}
+	}
+}
+
+// reject notes that s has not become the meaning of its name.
+func (n *names) reject(s *statement) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	var left []*statement
+	for _, x := range n.m[s.name] {
+		if x != s {
+			left = append(left, x)
+		}
+	}
+	n.put(s.name, left)
+}
+
+// forget notes that a name, or every name when it is "*", has lost the meanings listed by get before.
+func (n *names) forget(name string, was []*statement) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	gone := map[*statement]bool{}
+	for _, s := range was {
+		gone[s] = true
+	}
+	for k, list := range n.m {
+		if name != "*" && k != name {
+			continue
+		}
+		var left []*statement
+		for _, x := range list {
+			if !gone[x] {
+				left = append(left, x)
+			}
+		}
+		n.put(k, left)
+	}
+}
+
+func (n *names) put(name string, list []*statement) {
+	if len(list) == 0 {
+		delete(n.m, name)
+		return
+	}
+	n.m[name] = list
+}
+
+// get returns what a name may mean, or every meaning of all names when it is "*". The newest is the last.
+func (n *names) get(name string) []*statement {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if name == "*" {
+		var all []*statement
+		for _, list := range n.m {
+			all = append(all, list...)
+		}
+		return all
+	}
+	return append([]*statement(nil), n.m[name]...)
+}

@@ -1,0 +1,144 @@
+package postgres
+
+import (
+	"sync"
+
+	"github.com/weir-gateway/weir/core"
+	"github.com/weir-gateway/weir/protocols/postgres/sql"
+)
+
+// A reply is what the upstream still owes for one message of the client. The server answers messages in order
+// (manual, "Message Flow"), so the replies are a queue, and each answer belongs to the one at its head.
+type reply struct {
+	kind     byte // the client's message: Q P B D E C S F
+	exchange *core.Exchange
+	script   *sql.Script   // of Q, and of E
+	at       int           // which statement of the script is being answered
+	refusal  *core.Denial  // the message was refused: something that fails went upstream in its place
+	stmt     *statement    // of P, and of D and C when they name a statement; of Q and E: the shape of their COPY
+	portal   *portal       // of B, E, and of D when it names a portal
+	own      bool          // Weir asked this itself: the answer is not for the client
+	planned  bool          // the Columns of the present answer have been judged
+	columns  []core.Column // of the present answer
+	closing  string        // of C: the statement's name
+}
+
+// queue is a ring of replies. One goroutine pushes, the other one takes.
+type queue struct {
+	mu   sync.Mutex
+	ring []reply
+	head int
+	n    int
+}
+
+// maxPipeline bounds how many messages of a client may be unanswered.
+const maxPipeline = 1 << 16
+
+// push adds a reply, and reports whether there was room for it.
+func (q *queue) push(r reply) bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.n >= maxPipeline {
+		return false
+	}
+	if q.n == len(q.ring) {
+		bigger := make([]reply, max(8, 2*len(q.ring)))
+		for i := range q.n {
+			bigger[i] = q.ring[(q.head+i)%len(q.ring)]
+		}
+		q.ring, q.head = bigger, 0
+	}
+	q.ring[(q.head+q.n)%len(q.ring)] = r
+	q.n++
+	return true
+}
+
+// peek returns a copy of the reply at the head; ok is false when nothing is owed.
+func (q *queue) peek() (r reply, ok bool) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.n == 0 {
+		return reply{}, false
+	}
+	return q.ring[q.head], true
+}
+
+// set replaces the reply at the head.
+func (q *queue) set(r reply) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.n > 0 {
+		q.ring[q.head] = r
+	}
+}
+
+func (q *queue) pop() {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.drop()
+}
+
+func (q *queue) drop() {
+	if q.n > 0 {
+		q.ring[q.head] = reply{}
+		q.head = (q.head + 1) % len(q.ring)
+		q.n--
+	}
+}
+
+// skipToSync drops what the server will not answer after an error: everything up to the next Sync. It returns the
+// replies dropped.
+func (q *queue) skipToSync() (dropped []reply) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	for q.n > 0 && q.ring[q.head].kind != 'S' {
+		dropped = append(dropped, q.ring[q.head])
+		q.drop()
+	}
+	return dropped
+}
+
+// executeOf returns the exchange of the Execute that comes next for this portal, if it has been asked for already.
+func (q *queue) executeOf(p *portal) *core.Exchange {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	for i := 1; i < q.n; i++ {
+		switch r := &q.ring[(q.head+i)%len(q.ring)]; {
+		case r.kind == 'E' && r.portal == p:
+			return r.exchange
+		case r.kind == 'S':
+			return nil
+		}
+	}
+	return nil
+}
+
+// plannedExecute marks that the columns of the next Execute of p have been judged already.
+func (q *queue) plannedExecute(p *portal, columns []core.Column) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	for i := 1; i < q.n; i++ {
+		if r := &q.ring[(q.head+i)%len(q.ring)]; r.kind == 'E' && r.portal == p {
+			r.planned, r.columns = true, columns
+			return
+		}
+	}
+}
+
+// ownSync reports whether the next Sync in the queue is Weir's own.
+func (q *queue) ownSync() bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	for i := range q.n {
+		if r := &q.ring[(q.head+i)%len(q.ring)]; r.kind == 'S' {
+			return r.own
+		}
+	}
+	return false
+}
+
+func (q *queue) empty() bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.n == 0
+}

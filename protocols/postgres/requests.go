@@ -1,0 +1,505 @@
+package postgres
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"os"
+	"strconv"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/jackc/pgproto3/v2"
+
+	"github.com/weir-gateway/weir/core"
+	"github.com/weir-gateway/weir/protocols/postgres/sql"
+)
+
+// requestState belongs to the goroutine that reads the client.
+type requestState struct {
+	out      []byte // for the upstream
+	kept     int    // client.in[kept:r] has not been recorded yet
+	settle   core.Mark
+	skipping bool // a message was refused: the rest up to the next Sync is not for the upstream
+	portals  map[string]*portal
+	copying  *core.Exchange // the COPY … FROM STDIN that data would belong to
+	draining atomic.Bool
+	deadline time.Time
+}
+
+// requests carries the client's messages to the upstream until either end is gone.
+func (c *connection) requests(ctx context.Context) {
+	need := 0
+	for {
+		if err := c.await(need); err != nil {
+			switch {
+			case errors.Is(err, errIdle):
+				c.fail(err)
+			case hungUp(err):
+				c.stop(core.EndClosed, "the client hung up", nil)
+			default:
+				c.stop(core.EndClosed, "the client's connection failed", err)
+			}
+			return
+		}
+		var err error
+		if need, err = c.handle(ctx); err != nil {
+			c.fail(err)
+			return
+		}
+		if need < 0 {
+			c.stop(core.EndClosed, "the client said goodbye", nil)
+			return
+		}
+	}
+}
+
+// await reads from the client, for at most the idle limit.
+func (c *connection) await(need int) error {
+	for {
+		if c.idle > 0 {
+			if now := time.Now(); c.request.deadline.Sub(now) < c.idle*3/4 { // not at each read: it costs
+				c.request.deadline = now.Add(c.idle)
+				if err := c.client.conn.SetReadDeadline(c.request.deadline); err != nil {
+					return err
+				}
+			}
+		}
+		err := c.client.fill(need)
+		if err != nil && errors.Is(err, os.ErrDeadlineExceeded) && c.idle > 0 && !c.over.Load() {
+			if !c.quiet.Load() { // a long command is not idleness
+				c.request.deadline = time.Time{}
+				continue
+			}
+			return errIdle
+		}
+		return err
+	}
+}
+
+// handle deals with every whole message that has been read, then sends what is left of them in one write. It returns
+// how many bytes the next message needs, or -1 when the client has said goodbye.
+func (c *connection) handle(ctx context.Context) (need int, err error) {
+	q, l := &c.request, &c.client
+	q.out, q.settle, q.kept = q.out[:0], 0, l.r
+	bye := false
+	for !bye {
+		size, more, err := frontend.next(l.in[l.r:l.w], c.maxBody)
+		if err != nil {
+			return 0, err
+		}
+		if size == 0 {
+			need = more
+			break
+		}
+		frame := l.in[l.r : l.r+size]
+		l.r += size
+		c.quiet.Store(false)
+		if bye = frame[0] == 'X'; bye {
+			c.leaving.Store(true) // the upstream will hang up: no need to tell
+		}
+		if err := c.message(ctx, frame); err != nil {
+			return 0, err
+		}
+	}
+	c.keepRest(ctx, core.FromClient)
+	if err := c.session.Settle(ctx, q.settle); err != nil {
+		return 0, err
+	}
+	if err := c.server.write(q.out); err != nil {
+		return 0, err
+	}
+	if cap(q.out) > largeBuffer {
+		q.out = nil
+	}
+	if bye {
+		return -1, nil
+	}
+	return need, nil
+}
+
+// keepRest records the messages that belong to no event, such as a lone Sync.
+func (c *connection) keepRest(ctx context.Context, d core.Direction) {
+	q, l := &c.request, &c.client
+	if q.kept == l.r || !c.wantsAnswer {
+		return
+	}
+	c.tell(ctx, &core.Event{Kind: core.KindNotice, Direction: d, Result: &core.Result{Status: "sync"}, Wire: l.in[q.kept:l.r]})
+	q.kept = l.r
+}
+
+// tell checks an event of the client's side.
+func (c *connection) tell(ctx context.Context, e *core.Event) core.Verdict {
+	v := c.session.Check(ctx, e)
+	c.request.settle = max(c.request.settle, v.Mark)
+	return v
+}
+
+// judge asks about a command whose message ends at client.r. The record takes the message, what came before it and
+// belongs to no other event, and the Sync or Flush that follows.
+func (c *connection) judge(ctx context.Context, x *core.Exchange, stage string, params []core.Param) *core.Denial {
+	if !c.wantsCommand {
+		return nil
+	}
+	q, l := &c.request, &c.client
+	end := l.r
+	for l.w-end >= headerSize && (l.in[end] == 'S' || l.in[end] == 'H') && binary.BigEndian.Uint32(l.in[end+1:]) == 4 {
+		end += headerSize
+	}
+	v := c.tell(ctx, &core.Event{
+		Kind: core.KindCommand, Direction: core.FromClient, Exchange: x, Stage: stage, Params: params, Wire: l.in[q.kept:end],
+	})
+	q.kept = end
+	return v.Deny
+}
+
+// message deals with one message of the client.
+func (c *connection) message(ctx context.Context, frame []byte) error {
+	q := &c.request
+	typ, b := frame[0], frame[headerSize:]
+	if q.skipping && typ != 'S' && typ != 'X' {
+		return nil // as the server does after an error (manual, "Extended Query")
+	}
+	switch typ {
+	case 'Q':
+		return c.query(ctx, frame, b)
+	case 'P':
+		return c.parse(ctx, frame, b)
+	case 'B':
+		return c.bind(frame, b)
+	case 'D':
+		return c.describe(frame, b)
+	case 'E':
+		return c.execute(ctx, frame, b)
+	case 'C':
+		cb := body{b: b}
+		kind, name := cb.u8(), string(cb.str())
+		r := reply{kind: 'C'}
+		if kind == 'S' {
+			if was := c.names.get(name); len(was) > 0 {
+				r.stmt, r.closing = was[len(was)-1], name
+			}
+		} else {
+			delete(q.portals, name)
+		}
+		return c.send(frame, r)
+	case 'S':
+		q.skipping = false
+		return c.send(frame, reply{kind: 'S'})
+	case 'F':
+		return c.function(ctx, frame, b)
+	case 'd', 'c', 'f':
+		return c.copyIn(ctx, frame, b)
+	}
+	q.out = append(q.out, frame...) // Flush, Terminate
+	return nil
+}
+
+// send passes a message on and notes what is owed for it.
+func (c *connection) send(frame []byte, r reply) error {
+	if !c.queue.push(r) {
+		return &frameError{codeProgramLimitExceeded, "too many messages are waiting for their answers (" + strconv.Itoa(maxPipeline) + ")"}
+	}
+	c.request.out = append(c.request.out, frame...)
+	return nil
+}
+
+// refusedText is what goes upstream in the place of a refused message. It is no SQL, so it fails in every state, and
+// the server itself then does all that follows from a failure: it aborts the transaction, skips the rest of the
+// pipeline, and answers in its turn with the right status. Only the error's text is ours.
+const refusedText = "weir refused a statement here"
+
+// refuse sends what fails in the place of a refused message of the extended or the simple protocol.
+func (c *connection) refuse(d *core.Denial, x *core.Exchange, simple bool) error {
+	r := reply{kind: 'P', exchange: x, refusal: d}
+	msg := appendFrame(nil, 'P', []byte("weir_refused\x00"+refusedText+"\x00\x00\x00"))
+	if simple {
+		r.kind = 'Q'
+		msg = appendFrame(nil, 'Q', []byte(refusedText+"\x00"))
+	} else {
+		c.request.skipping = true
+	}
+	return c.send(msg, r)
+}
+
+// query deals with the simple protocol's one message.
+func (c *connection) query(ctx context.Context, frame, b []byte) error {
+	var m pgproto3.Query
+	if err := m.Decode(b); err != nil {
+		return malformed("malformed Query message: %v", err)
+	}
+	script := c.reader.Read(ctx, m.String)
+	x := &core.Exchange{Command: c.resolve(script)}
+	if d := c.judge(ctx, x, "", nil); d != nil {
+		return c.refuse(d, x, true)
+	}
+	c.notice(script, x)
+	delete(c.request.portals, "") // the unnamed portal ends with any simple query
+	shape, err := c.copyShape(script, true)
+	if err != nil {
+		return err
+	}
+	return c.send(frame, reply{kind: 'Q', exchange: x, script: script, stmt: shape})
+}
+
+// copyName is the prepared statement by which Weir asks for the shape of a COPY.
+const copyName = "weir_copy"
+
+// copyShape asks the server for the columns of a COPY TO STDOUT, when a step wants to know them: a COPY itself says
+// only how many there are. The returned statement learns the shape before the COPY begins.
+func (c *connection) copyShape(script *sql.Script, simple bool) (*statement, error) {
+	if len(script.Statements) != 1 || !c.session.Judges(core.KindColumns) {
+		return nil, nil
+	}
+	copying := script.Statements[0].Copy
+	if copying == nil || copying.From || copying.Select == "" {
+		return nil, nil
+	}
+	s := &statement{name: copyName, script: script}
+	type ask struct {
+		typ  byte
+		body string
+		r    reply
+	}
+	asks := []ask{
+		{'P', copyName + "\x00" + copying.Select + "\x00\x00\x00", reply{kind: 'P', own: true}},
+		{'D', "S" + copyName + "\x00", reply{kind: 'D', stmt: s, own: true}},
+		{'C', "S" + copyName + "\x00", reply{kind: 'C', own: true}},
+	}
+	if simple {
+		asks = append(asks, ask{'S', "", reply{kind: 'S', own: true}})
+	}
+	for _, a := range asks {
+		if err := c.send(appendFrame(nil, a.typ, []byte(a.body)), a.r); err != nil {
+			return nil, err
+		}
+	}
+	return s, nil
+}
+
+// notice takes in what a script will do to names.
+func (c *connection) notice(script *sql.Script, x *core.Exchange) {
+	c.request.copying = nil
+	for i := range script.Statements {
+		s := &script.Statements[i]
+		switch {
+		case s.Prepare != "" && s.Body != nil:
+			c.names.add(&statement{name: s.Prepare, script: &sql.Script{Command: s.Body}})
+		case s.Declare != "" && s.Body != nil:
+			c.addPortal(&portal{name: s.Declare, statements: []*statement{{script: &sql.Script{Command: s.Body}}}})
+		case s.Copy != nil && s.Copy.From:
+			c.request.copying = x
+		}
+	}
+}
+
+// addPortal gives a portal its name. What had the name before may still have it where the server refuses the second.
+func (c *connection) addPortal(p *portal) {
+	if old := c.request.portals[p.name]; old != nil && p.name != "" && len(old.statements) < maxMeanings {
+		p.statements = append(append([]*statement(nil), old.statements...), p.statements...)
+	}
+	if len(c.request.portals) >= maxNames {
+		clear(c.request.portals)
+	}
+	c.request.portals[p.name] = p
+}
+
+// resolve adds to a script's facts what the names in it stand for in this session.
+func (c *connection) resolve(script *sql.Script) *core.Command {
+	var more []*core.Command
+	for i := range script.Statements {
+		s := &script.Statements[i]
+		switch {
+		case s.Execute != "":
+			meanings := c.names.get(s.Execute)
+			if len(meanings) == 0 {
+				more = append(more, unknownName("prepared statement", s.Execute))
+			}
+			for _, m := range meanings {
+				more = append(more, m.script.Command)
+			}
+		case s.Fetch != "":
+			if p := c.request.portals[s.Fetch]; p != nil {
+				for _, m := range p.statements {
+					more = append(more, m.script.Command)
+				}
+			}
+		}
+	}
+	if len(more) == 0 {
+		return script.Command
+	}
+	u := sql.Union(script.Command.Text, append([]*core.Command{script.Command}, more...))
+	u.Action = script.Command.Action
+	return u
+}
+
+func unknownName(kind, name string) *core.Command {
+	return &core.Command{
+		Action: "execute", Text: "", Effects: []core.Effect{core.EffectUnknown}, Where: true,
+		Status: core.StatusIncomplete, Reason: "no " + kind + " of the name " + strconv.Quote(name) + " is known in this session",
+	}
+}
+
+// parse deals with a statement that is prepared by the protocol.
+func (c *connection) parse(ctx context.Context, frame, b []byte) error {
+	cb := body{b: b}
+	name, text := string(cb.str()), string(cb.str())
+	script := c.reader.Read(ctx, text)
+	x := &core.Exchange{Command: c.resolve(script)}
+	if d := c.judge(ctx, x, "prepare", nil); d != nil {
+		return c.refuse(d, x, false)
+	}
+	s := &statement{name: name, script: script}
+	if !c.names.add(s) {
+		return &frameError{codeProgramLimitExceeded, "too many prepared statements"}
+	}
+	return c.send(frame, reply{kind: 'P', stmt: s})
+}
+
+// bind makes a portal.
+func (c *connection) bind(frame, b []byte) error {
+	var m pgproto3.Bind
+	if err := m.Decode(b); err != nil {
+		return malformed("malformed Bind message: %v", err)
+	}
+	p := &portal{name: m.DestinationPortal, statements: c.names.get(m.PreparedStatement), formats: m.ResultFormatCodes}
+	if c.wantsCommand && len(m.Parameters) > 0 {
+		p.params = make([]core.Param, len(m.Parameters))
+		for i, v := range m.Parameters {
+			format := int16(0)
+			switch len(m.ParameterFormatCodes) {
+			case 0:
+			case 1:
+				format = m.ParameterFormatCodes[0]
+			default:
+				if i < len(m.ParameterFormatCodes) {
+					format = m.ParameterFormatCodes[i]
+				}
+			}
+			if v != nil { // the frame's bytes are reused before the portal is
+				v = append([]byte{}, v...)
+			}
+			p.params[i] = core.Param{Value: v, Binary: format == 1}
+		}
+	}
+	c.addPortal(p)
+	return c.send(frame, reply{kind: 'B', portal: p})
+}
+
+// describe asks for the shape of a statement or a portal.
+func (c *connection) describe(frame, b []byte) error {
+	cb := body{b: b}
+	kind, name := cb.u8(), string(cb.str())
+	r := reply{kind: 'D'}
+	if kind == 'S' {
+		if s := c.names.get(name); len(s) > 0 {
+			r.stmt = s[len(s)-1]
+			r.stmt.described = true
+		}
+	} else if p := c.request.portals[name]; p != nil {
+		p.described = true
+		r.portal = p
+	}
+	return c.send(frame, r)
+}
+
+// execute runs a portal.
+func (c *connection) execute(ctx context.Context, frame, b []byte) error {
+	cb := body{b: b}
+	name := string(cb.str())
+	p := c.request.portals[name]
+	if p == nil || len(p.statements) == 0 {
+		x := &core.Exchange{Command: unknownName("portal", name)}
+		if d := c.judge(ctx, x, "execute", nil); d != nil {
+			return c.refuse(d, x, false)
+		}
+		return c.send(frame, reply{kind: 'E', exchange: x, portal: p})
+	}
+	s := p.statements[len(p.statements)-1]
+	command := c.resolve(s.script)
+	if len(p.statements) > 1 { // the server has not said yet which it is: it must be allowed in every meaning
+		all := make([]*core.Command, len(p.statements))
+		for i, m := range p.statements {
+			all[i] = c.resolve(m.script)
+		}
+		command = sql.Union(s.script.Command.Text, all)
+	}
+	x := &core.Exchange{Command: command}
+	if d := c.judge(ctx, x, "execute", p.params); d != nil {
+		return c.refuse(d, x, false)
+	}
+	c.notice(s.script, x)
+	if !p.described && (!s.described || len(p.statements) > 1) && c.wantsAnswer { // nobody has asked for the shape of the answer, so Weir does
+		p.described = true
+		if err := c.send(appendFrame(nil, 'D', []byte("P"+name+"\x00")), reply{kind: 'D', portal: p, own: true}); err != nil {
+			return err
+		}
+	}
+	shape, err := c.copyShape(s.script, false)
+	if err != nil {
+		return err
+	}
+	return c.send(frame, reply{kind: 'E', exchange: x, script: s.script, portal: p, stmt: shape})
+}
+
+// largeObjects are the functions that libpq's large-object calls run by OID (pg_proc).
+var largeObjects = map[uint32]struct {
+	name   string
+	effect core.Effect
+}{
+	952: {"lo_open", core.EffectWrite}, 953: {"lo_close", core.EffectRead}, 954: {"loread", core.EffectRead},
+	955: {"lowrite", core.EffectWrite}, 956: {"lo_lseek", core.EffectRead}, 957: {"lo_creat", core.EffectWrite},
+	958: {"lo_tell", core.EffectRead}, 964: {"lo_unlink", core.EffectWrite}, 715: {"lo_create", core.EffectWrite},
+	1004: {"lo_truncate", core.EffectWrite}, 3170: {"lo_lseek64", core.EffectRead}, 3171: {"lo_tell64", core.EffectRead},
+	3172: {"lo_truncate64", core.EffectWrite},
+}
+
+// function deals with a FunctionCall, which names a function by OID and has no text.
+func (c *connection) function(ctx context.Context, frame, b []byte) error {
+	oid := binary.BigEndian.Uint32(b)
+	command := &core.Command{
+		Action: "function call", Text: "function call " + strconv.FormatUint(uint64(oid), 10), Where: true,
+		Fingerprint: "function:" + strconv.FormatUint(uint64(oid), 10),
+	}
+	if lo, ok := largeObjects[oid]; ok {
+		command.Status, command.Effects = core.StatusKnown, []core.Effect{lo.effect}
+		command.Resources = []core.Resource{{Kind: "function", Name: "pg_catalog." + lo.name, Use: []string{"call"}}}
+	} else {
+		command.Status, command.Effects = core.StatusIncomplete, []core.Effect{core.EffectUnknown}
+		command.Reason = "a FunctionCall message names a function by its OID only"
+		command.Resources = []core.Resource{{Kind: "function", Name: "oid:" + strconv.FormatUint(uint64(oid), 10), Use: []string{"call", "unknown"}}}
+	}
+	x := &core.Exchange{Command: command}
+	if d := c.judge(ctx, x, "", nil); d != nil {
+		return c.refuse(d, x, true)
+	}
+	return c.send(frame, reply{kind: 'F', exchange: x})
+}
+
+// copyIn passes COPY data on. Data that belongs to no COPY is dropped, as the server does.
+func (c *connection) copyIn(ctx context.Context, frame, b []byte) error {
+	q, l := &c.request, &c.client
+	x := q.copying
+	if x == nil {
+		return nil
+	}
+	if frame[0] == 'd' && c.wantsAnswer {
+		v := c.tell(ctx, &core.Event{
+			Kind: core.KindBytes, Direction: core.FromClient, Exchange: x, Bytes: b, Wire: l.in[q.kept:l.r],
+		})
+		q.kept = l.r
+		if v.Deny != nil { // the COPY fails with our words; what was refused does not reach the server
+			q.copying = nil
+			q.out = appendFrame(q.out, 'f', []byte("refused by Weir: rule "+clean(v.Deny.Rule)+"\x00"))
+			return nil
+		}
+	}
+	q.out = append(q.out, frame...)
+	return nil
+}
+
+func isReset(err error) bool {
+	return errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)
+}

@@ -1,0 +1,277 @@
+// Package sql reads PostgreSQL statements with the server's own grammar and says what they do, in the words of core.
+//
+// The grammar is libpg_query, run in a WebAssembly sandbox by wasilibs/go-pgquery: no cgo, and hostile text stays in
+// there. A parse costs tens of microseconds, so what was read is cached by text. RATIONALE.md says why this parser.
+package sql
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"unicode/utf8"
+
+	lru "github.com/hashicorp/golang-lru/v2"
+	"github.com/wasilibs/go-pgquery/parser"
+
+	"github.com/weir-gateway/weir/core"
+)
+
+// Limits of what is read. A text beyond them is incomplete.
+const (
+	maxText    = 1 << 20 // bytes of one text
+	cacheTexts = 8192    // texts kept
+	cacheText  = 16 << 10
+	parsers    = 2 // each takes about 80 MB
+)
+
+// Script is everything that one text asks for.
+type Script struct {
+	// Command is the whole text as one command: the union of what its statements do.
+	Command    *core.Command
+	Statements []Statement
+}
+
+// Statement is what a codec has to know of one statement beside its facts.
+type Statement struct {
+	Command *core.Command
+	Copy    *Copy
+	// Prepare and Execute name a prepared statement: PREPARE name AS …, EXECUTE name.
+	Prepare, Execute string
+	// Declare and Fetch name a cursor: DECLARE name CURSOR FOR …, FETCH … FROM name.
+	Declare, Fetch string
+	// Forget reports DEALLOCATE and DISCARD: of the name, or of all when Deallocate is "*".
+	Deallocate string
+	// Body is what a prepared statement or a cursor will do when it runs.
+	Body *core.Command
+	// SearchPath reports that the statement changes how names are resolved.
+	SearchPath bool
+}
+
+// Copy is a COPY that goes over the connection.
+type Copy struct {
+	From    bool
+	Table   string
+	Columns []string
+	Format  string // text, csv or binary
+	// Select is a query whose columns are those of a COPY TO STDOUT, in order, or empty when none can be given.
+	Select string
+}
+
+// Reader reads statements. It is safe for concurrent use.
+type Reader struct {
+	cache *lru.Cache[string, *Script]
+	slots chan struct{}
+	warm  sync.Once
+}
+
+// NewReader returns a Reader with an empty cache.
+func NewReader() *Reader {
+	cache, err := lru.New[string, *Script](cacheTexts)
+	if err != nil {
+		panic(err) // only for a size below one
+	}
+	return &Reader{cache: cache, slots: make(chan struct{}, parsers)}
+}
+
+// Warm compiles the grammar, which takes a second or more of processor time, so that no session has to wait for it.
+func (r *Reader) Warm(ctx context.Context) error {
+	_, err := r.parse(ctx, "select 1")
+	return err
+}
+
+// Read says what text does. It never fails: what cannot be read is a command with incomplete facts.
+func (r *Reader) Read(ctx context.Context, text string) *Script {
+	if s, ok := r.cache.Get(text); ok {
+		return s
+	}
+	s, cacheable := r.read(ctx, text)
+	if cacheable && len(text) <= cacheText {
+		r.cache.Add(strings.Clone(text), s)
+	}
+	return s
+}
+
+func (r *Reader) read(ctx context.Context, text string) (s *Script, cacheable bool) {
+	switch {
+	case len(text) > maxText:
+		return incomplete(text[:256]+" …", fmt.Sprintf("the text is longer than %d bytes", maxText)), false
+	case !utf8.ValidString(text):
+		return incomplete(strings.ToValidUTF8(text, "�"), "the text is not UTF-8"), true
+	}
+	tree, err := r.parse(ctx, text)
+	if err != nil {
+		if ctx.Err() != nil {
+			return incomplete(text, "the parser had no time"), false
+		}
+		return incomplete(text, "it does not parse: "+clip(err.Error(), 200)), true
+	}
+	return script(text, tree), true
+}
+
+func clip(s string, n int) string {
+	if len(s) <= n {
+		return s
+	}
+	for n > 0 && !utf8.RuneStart(s[n]) {
+		n--
+	}
+	return s[:n] + "…"
+}
+
+// incomplete is a script of which nothing can be said. Its text may hold anything, so it may hold a secret.
+func incomplete(text, reason string) *Script {
+	c := &core.Command{
+		Action: "unknown", Text: text, Effects: []core.Effect{core.EffectUnknown},
+		Status: core.StatusIncomplete, Reason: reason,
+	}
+	if mayHoldSecret(text) {
+		c.Secret, c.Text = true, withheld("unknown")
+	}
+	return &Script{Command: c, Statements: []Statement{{Command: c}}}
+}
+
+// parsed is what libpg_query returns.
+type parsed struct {
+	Stmts []struct {
+		Stmt map[string]any `json:"stmt"`
+		At   int            `json:"stmt_location"`
+		Len  int            `json:"stmt_len"`
+	} `json:"stmts"`
+}
+
+var errParser = errors.New("the parser failed")
+
+// parse runs the grammar, at most `parsers` at a time.
+func (r *Reader) parse(ctx context.Context, text string) (p *parsed, err error) {
+	select {
+	case r.slots <- struct{}{}:
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	defer func() {
+		<-r.slots
+		if e := recover(); e != nil {
+			p, err = nil, errParser
+		}
+	}()
+	if strings.IndexByte(text, 0) >= 0 {
+		return nil, errors.New("it holds a NUL")
+	}
+	tree, err := parser.ParseToJSON(text)
+	if err != nil {
+		return nil, err
+	}
+	p = new(parsed)
+	if err := json.Unmarshal([]byte(tree), p); err != nil {
+		return nil, errParser
+	}
+	return p, nil
+}
+
+// script turns a parse tree into facts.
+func script(text string, p *parsed) *Script {
+	s := &Script{}
+	if len(p.Stmts) == 0 { // comments and blanks only
+		c := &core.Command{Action: "empty", Text: text, Where: true, Status: core.StatusKnown, Effects: []core.Effect{}}
+		c.Fingerprint = fingerprint(nil)
+		return &Script{Command: c}
+	}
+	for _, raw := range p.Stmts {
+		one := text
+		if raw.Len > 0 && raw.At >= 0 && raw.At+raw.Len <= len(text) {
+			one = text[raw.At : raw.At+raw.Len]
+		} else if raw.At > 0 && raw.At <= len(text) {
+			one = text[raw.At:]
+		}
+		if len(p.Stmts) == 1 {
+			one = text
+		}
+		s.Statements = append(s.Statements, statement(one, raw.Stmt))
+	}
+	if len(s.Statements) == 1 {
+		s.Command = s.Statements[0].Command
+		return s
+	}
+	commands := make([]*core.Command, len(s.Statements))
+	for i := range s.Statements {
+		commands[i] = s.Statements[i].Command
+	}
+	s.Command = Union(text, commands)
+	return s
+}
+
+// Union folds several commands into one that does all they do.
+func Union(text string, commands []*core.Command) *core.Command {
+	u := &core.Command{Text: text, Where: true, Status: core.StatusKnown, Effects: []core.Effect{}}
+	var prints []string
+	for _, c := range commands {
+		switch u.Action {
+		case "", c.Action:
+			u.Action = c.Action
+		default:
+			u.Action = "multiple"
+		}
+		for _, e := range c.Effects {
+			if !u.HasEffect(e) {
+				u.Effects = append(u.Effects, e)
+			}
+		}
+		for _, r := range c.Resources {
+			u.Resources = addResource(u.Resources, r)
+		}
+		u.Where = u.Where && c.Where
+		if c.Status != core.StatusKnown && u.Status == core.StatusKnown {
+			u.Status, u.Reason = core.StatusIncomplete, c.Reason
+		}
+		if c.Secret {
+			u.Secret, u.Text = true, withheld(c.Action)
+		}
+		prints = append(prints, c.Fingerprint)
+	}
+	sortEffects(u.Effects)
+	u.Fingerprint = fingerprint(prints)
+	return u
+}
+
+func sortEffects(list []core.Effect) {
+	slices.SortFunc(list, func(a, b core.Effect) int {
+		return slices.Index(core.Effects, a) - slices.Index(core.Effects, b)
+	})
+}
+
+func addResource(list []core.Resource, r core.Resource) []core.Resource {
+	for i := range list {
+		if list[i].Kind == r.Kind && list[i].Name == r.Name {
+			list[i].Use = addAll(list[i].Use, r.Use)
+			list[i].Columns = addAll(list[i].Columns, r.Columns)
+			return list
+		}
+	}
+	r.Use = addAll(nil, r.Use) // the list's own copy
+	r.Columns = addAll(nil, r.Columns)
+	return append(list, r)
+}
+
+func addAll(list, more []string) []string {
+next:
+	for _, m := range more {
+		for _, l := range list {
+			if l == m {
+				continue next
+			}
+		}
+		list = append(list, m)
+	}
+	return list
+}
+
+// mayHoldSecret is asked of texts that could not be read.
+func mayHoldSecret(text string) bool {
+	return strings.Contains(strings.ToLower(text), "password")
+}
+
+func withheld(action string) string { return action + " … (the text is withheld: it holds a secret)" }

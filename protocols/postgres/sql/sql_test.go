@@ -1,0 +1,185 @@
+package sql
+
+import (
+	"encoding/json"
+	"strings"
+	"testing"
+
+	"github.com/weir-gateway/weir/core"
+)
+
+var reader = NewReader()
+
+// facts writes a command as one line: action, effects, resources with use, where, status.
+func facts(c *core.Command) string {
+	var b strings.Builder
+	b.WriteString(c.Action + " |")
+	for _, e := range c.Effects {
+		b.WriteString(" " + string(e))
+	}
+	b.WriteString(" |")
+	for _, r := range c.Resources {
+		b.WriteString(" " + r.Kind + ":" + r.Name + "(" + strings.Join(r.Use, "+") + ")")
+	}
+	if !c.Where {
+		b.WriteString(" | no where")
+	}
+	if c.Status != core.StatusKnown {
+		b.WriteString(" | incomplete")
+	}
+	if c.Secret {
+		b.WriteString(" | secret")
+	}
+	return b.String()
+}
+
+func TestFacts(t *testing.T) {
+	for _, c := range []struct{ sql, want string }{
+		{"select 1", "select | read |"},
+		{"", "empty | |"},
+		{"-- nothing\n /* at /* all */ */ ;", "empty | |"},
+		{"select * from s.customers c join orders o on o.cid = c.id", "select | read | table:s.customers(read) table:orders(read)"},
+		{"SELECT a FROM U&\"s\".U&\"vict\\0069m\"", "select | read | table:s.victim(read)"},
+		{"delete from s.victim", "delete | write | table:s.victim(write) | no where"},
+		{"delete from s.victim where true", "delete | write | table:s.victim(write) | no where"},
+		{"delete from s.victim where 1 = 1", "delete | write | table:s.victim(write) | no where"},
+		{"delete from s.victim where a = 1", "delete | write | table:s.victim(write)"},
+		{"update v set a = 1", "update | write | table:v(write) | no where"},
+		{"update v set a = b where c in (select c from d)", "update | read write | table:v(write) table:d(read)"},
+		{"insert into v select * from w returning *", "insert | read write | table:v(write) table:w(read)"},
+		{"truncate v, s.w", "truncate | write | table:v(write) table:s.w(write) | no where"},
+		{"select 1; delete from s.victim", "multiple | read write | table:s.victim(write) | no where"},
+		{"select/**/1;/*x*/DeLeTe/**/from s.victim", "multiple | read write | table:s.victim(write) | no where"},
+		{"select $a$;delete from s.victim;$a$", "select | read |"},
+		{"with x as (delete from s.victim returning a) select count(*) from x", "select | read write | table:s.victim(write) function:pg_catalog.count(call) | no where"},
+		{"with victim as (select * from victim) select * from victim", "select | read | table:victim(read)"},
+		{"with recursive r as (select 1 union select * from r) select * from r", "select | read |"},
+		{"select * from (with w as (select 1) select * from w) q, w", "select | read | table:w(read)"},
+		{"with victim as (select 1) delete from victim", "delete | read write | table:victim(write) | no where"},
+		{"explain delete from s.victim", "explain | read | table:s.victim(explain)"},
+		{"explain (analyze) delete from s.victim", "explain | write | table:s.victim(write) | no where"},
+		{"explain (analyze false) delete from s.victim", "explain | read | table:s.victim(explain)"},
+		{"copy (delete from s.victim returning a) to stdout", "copy | read write | table:s.victim(write) | no where"},
+		{"copy s.victim from stdin", "copy | write | table:s.victim(write)"},
+		{"copy s.victim to '/tmp/x'", "copy | read file | table:s.victim(read) file:/tmp/x(read)"},
+		{"copy s.victim from program 'rm x'", "copy | write file process | table:s.victim(write)"},
+		{"prepare d as delete from s.victim", "prepare | write session | table:s.victim(write) | no where"},
+		{"execute d(1)", "execute | session |"},
+		{"do $$ begin execute 'x'; end $$", "do | unknown | | incomplete"},
+		{"call s.p()", "call | unknown | function:s.p(call+unknown) | incomplete"},
+		{"select s.g()", "select | read unknown | function:s.g(call+unknown)"},
+		{"select pg_read_file('/etc/passwd')", "select | read file | function:pg_catalog.pg_read_file(call)"},
+		{"select pg_terminate_backend(1)", "select | read process | function:pg_catalog.pg_terminate_backend(call)"},
+		{"select set_config('role', 'x', false)", "select | read privilege session | function:pg_catalog.set_config(call)"},
+		{"select set_config('standard_conforming_strings', 'off', false)", "select | read session unknown | function:pg_catalog.set_config(call) | incomplete"},
+		{"select set_config(a, b, false) from t", "select | read session unknown | table:t(read) function:pg_catalog.set_config(call) | incomplete"},
+		{"set standard_conforming_strings = off", "set | session unknown | setting:standard_conforming_strings(write) | incomplete"},
+		{"set standard_conforming_strings = on", "set | session | setting:standard_conforming_strings(write)"},
+		{"set client_encoding = 'SJIS'", "set | session unknown | setting:client_encoding(write) | incomplete"},
+		{"set names 'utf-8'", "set | session | setting:client_encoding(write)"},
+		{"set role postgres", "set | privilege session | setting:role(write)"},
+		{"reset role", "set | privilege session | setting:role(write)"},
+		{"set session authorization 'x'", "set | privilege session | setting:session_authorization(write)"},
+		{"set local search_path = a, b", "set | session | setting:search_path(write)"},
+		{"drop table a, b.c cascade", "drop | ddl | table:a(drop) table:b.c(drop)"},
+		{"create table t (a int)", "create table | ddl | table:t(create)"},
+		{"create temp table t as select * from s.customers", "create table as | read write ddl | table:pg_temp.t(create) table:s.customers(read)"},
+		{"select * into x from y", "select | read write ddl | table:x(create) table:y(read)"},
+		{"create view v as select h() from t", "create view | read ddl unknown | table:t(read) function:h(call+unknown) table:v(create)"},
+		{"alter table t add column x int", "alter table | ddl | table:t(alter)"},
+		{"alter table a rename to b", "alter | ddl | table:a(alter)"},
+		{"create index on t (a)", "create index | ddl | table:t(alter)"},
+		{"grant select on t to bob", "grant | privilege | table:t(grant)"},
+		{"create role x password 'hunter2'", "create role | privilege | | secret"},
+		{"alter user x with encrypted password 'hunter2'", "alter role | privilege | | secret"},
+		{"create user mapping for x server y options (user 'a', password 'b')", "create user mapping | privilege network | | secret"},
+		{"create extension dblink", "create extension | ddl admin |"},
+		{"select dblink('host=x', 'select 1')", "select | read network | function:dblink(call)"},
+		{"select query_to_xml('delete from x', true, true, '')", "select | read unknown | function:pg_catalog.query_to_xml(call) | incomplete"},
+		{"listen x", "listen | session |"},
+		{"begin; select 1; commit", "multiple | read session |"},
+		{"vacuum full t", "vacuum | admin | table:t(maintain)"},
+		{"declare c cursor for select * from t", "declare | read | table:t(read)"},
+		{"fetch all from c", "fetch | read |"},
+		{"merge into t using s on t.a = s.a when matched then delete", "merge | read write | table:t(write) table:s(read)"},
+		{"selec 1", "unknown | unknown | | no where | incomplete"},
+		{"\u00a0select 1", "unknown | unknown | | no where | incomplete"},
+		{"select '\xff'", "unknown | unknown | | no where | incomplete"},
+		{"alter user x password 'hunter2' oops", "unknown | unknown | | no where | incomplete | secret"},
+		{"table s.customers", "select | read | table:s.customers(read)"},
+		{"select * from pg_class", "select | read | table:pg_catalog.pg_class(read)"},
+		{"values (1), (2)", "select | read |"},
+		{"select 1 where exists (delete from x)", "unknown | unknown | | no where | incomplete"},
+		{"lock table t", "lock | session | table:t(lock)"},
+		{"discard all", "discard | session |"},
+	} {
+		got := facts(reader.Read(t.Context(), c.sql).Command)
+		if got != c.want {
+			t.Errorf("%s\n got  %s\n want %s", c.sql, got, c.want)
+		}
+	}
+}
+
+func TestSecretTextIsWithheld(t *testing.T) {
+	for _, sql := range []string{
+		"create role x password 'hunter2'", "select 1; alter role x password 'hunter2'", "alter role x paSSword 'hunter2' oops",
+		"create subscription s connection 'host=x password=hunter2' publication p",
+	} {
+		s := reader.Read(t.Context(), sql)
+		b, _ := json.Marshal(s.Command)
+		if !s.Command.Secret || strings.Contains(string(b), "hunter2") {
+			t.Errorf("%s: %s", sql, b)
+		}
+	}
+}
+
+func TestFingerprint(t *testing.T) {
+	print := func(sql string) string { return reader.Read(t.Context(), sql).Command.Fingerprint }
+	a := print("select * from t where a = 1 and b in (1,2,3)")
+	if b := print("SELECT *  FROM t -- x\nWHERE a = 2 AND b IN (7)"); a != b {
+		t.Errorf("statements that differ in literals only: %s, %s", a, b)
+	}
+	if b := print("select * from t where b = 1 and b in (1,2,3)"); a == b {
+		t.Error("other column, same fingerprint")
+	}
+}
+
+func TestCopyFacts(t *testing.T) {
+	s := reader.Read(t.Context(), "copy s.customers (email, id) to stdout with (format csv, header)")
+	c := s.Statements[0].Copy
+	if c == nil || c.From || c.Format != "csv" || c.Table != "s.customers" || strings.Join(c.Columns, ",") != "email,id" {
+		t.Fatalf("%+v", c)
+	}
+	if c := reader.Read(t.Context(), "copy s.customers to '/x'").Statements[0].Copy; c != nil {
+		t.Fatalf("a copy to a file does not go over the connection: %+v", c)
+	}
+}
+
+func TestDeepNestingIsContained(t *testing.T) {
+	deep := "select " + strings.Repeat("(", 50000) + "1" + strings.Repeat(")", 50000)
+	if c := reader.Read(t.Context(), deep).Command; c.Status != core.StatusIncomplete {
+		t.Errorf("%v", c.Status)
+	}
+	if got := facts(reader.Read(t.Context(), "select 2").Command); got != "select | read |" {
+		t.Errorf("after it: %s", got)
+	}
+}
+
+func BenchmarkReadCached(b *testing.B) {
+	reader.Read(b.Context(), "select * from t where a = 1")
+	b.ReportAllocs()
+	for b.Loop() {
+		reader.Read(b.Context(), "select * from t where a = 1")
+	}
+}
+
+func FuzzRead(f *testing.F) {
+	f.Add("select 1; delete from t where a = $1")
+	f.Add("alter role x password 'y'")
+	f.Fuzz(func(t *testing.T, s string) {
+		script := reader.Read(t.Context(), s)
+		if script.Command == nil || (script.Command.Status == core.StatusKnown && script.Command.Action == "") {
+			t.Fatal("a script without a command")
+		}
+	})
+}

@@ -1,0 +1,872 @@
+package sql
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"slices"
+	"sort"
+	"strconv"
+	"strings"
+
+	"github.com/weir-gateway/weir/core"
+)
+
+// node is one node of a parse tree: a map from field to value, or from a node's type to its fields.
+type node = map[string]any
+
+// statement says what one statement does.
+func statement(text string, stmt node) Statement {
+	w := &walker{command: &core.Command{Text: text, Where: true, Status: core.StatusKnown}}
+	w.out.Command = w.command
+	for typ, fields := range stmt { // exactly one
+		w.command.Action = actionOf(typ)
+		f, _ := fields.(node)
+		w.statement(typ, f)
+	}
+	c := w.command
+	if len(w.effects) == 0 {
+		w.effect(core.EffectRead)
+	}
+	for e := range w.effects {
+		c.Effects = append(c.Effects, e)
+	}
+	sortEffects(c.Effects)
+	if w.secret {
+		c.Secret, c.Text = true, withheld(c.Action)
+	}
+	w.columns()
+	c.Fingerprint = fingerprint([]string{shape(stmt)})
+	return w.out
+}
+
+// walker collects what a statement does.
+type walker struct {
+	command *core.Command
+	out     Statement
+	effects map[core.Effect]bool
+	ctes    []string // the names that WITH clauses have put over tables, innermost last
+	refs    []string // the columns named
+	star    bool
+	secret  bool
+}
+
+func (w *walker) effect(effects ...core.Effect) {
+	if w.effects == nil {
+		w.effects = map[core.Effect]bool{}
+	}
+	for _, e := range effects {
+		w.effects[e] = true
+	}
+}
+
+func (w *walker) unsure(format string, args ...any) {
+	w.effect(core.EffectUnknown)
+	if w.command.Status == core.StatusKnown {
+		w.command.Status, w.command.Reason = core.StatusIncomplete, fmt.Sprintf(format, args...)
+	}
+}
+
+func (w *walker) resource(kind, name string, use ...string) {
+	w.command.Resources = addResource(w.command.Resources, core.Resource{Kind: kind, Name: name, Use: use})
+}
+
+// actions are the words for statements whose node is not named for its SQL keyword.
+var actions = map[string]string{
+	"VariableSetStmt": "set", "VariableShowStmt": "show", "TransactionStmt": "transaction", "DeclareCursorStmt": "declare",
+	"ClosePortalStmt": "close", "CreateTableAsStmt": "create table as", "RefreshMatViewStmt": "refresh materialized view",
+	"IndexStmt": "create index", "ViewStmt": "create view", "RuleStmt": "create rule", "CreateStmt": "create table",
+	"CheckPointStmt": "checkpoint", "CreatedbStmt": "create database", "DropdbStmt": "drop database",
+	"ConstraintsSetStmt": "set constraints", "CreateTrigStmt": "create trigger", "CreatePLangStmt": "create language",
+	"RenameStmt": "alter", "DefineStmt": "create", "CreateSeqStmt": "create sequence",
+	"SecLabelStmt": "security label", "GrantRoleStmt": "grant", "AlterRoleSetStmt": "alter role",
+}
+
+// actionOf returns the lower-case word for a statement: "select", "create table", "alter role" …
+func actionOf(typ string) string {
+	if a := actions[typ]; a != "" {
+		return a
+	}
+	var b strings.Builder
+	for i, r := range strings.TrimSuffix(typ, "Stmt") {
+		if r >= 'A' && r <= 'Z' {
+			if i > 0 {
+				b.WriteByte(' ')
+			}
+			r += 'a' - 'A'
+		}
+		b.WriteRune(r)
+	}
+	return b.String()
+}
+
+// plain are the statements whose effects follow from their kind alone. Their parts are walked as well: the tables
+// they name, the queries and functions inside.
+var plain = map[string]struct {
+	use     string
+	effects []core.Effect
+}{
+	"VariableShowStmt": {"read", []core.Effect{core.EffectRead}}, "TransactionStmt": {"", []core.Effect{core.EffectSession}},
+	"ConstraintsSetStmt": {"", []core.Effect{core.EffectSession}}, "ListenStmt": {"", []core.Effect{core.EffectSession}},
+	"UnlistenStmt": {"", []core.Effect{core.EffectSession}}, "NotifyStmt": {"", []core.Effect{core.EffectWrite}},
+	"ClosePortalStmt": {"", []core.Effect{core.EffectSession}}, "DiscardStmt": {"", []core.Effect{core.EffectSession}},
+	"LockStmt": {"lock", []core.Effect{core.EffectSession}},
+
+	"VacuumStmt": {"maintain", []core.Effect{core.EffectAdmin}}, "ClusterStmt": {"maintain", []core.Effect{core.EffectAdmin}},
+	"ReindexStmt": {"maintain", []core.Effect{core.EffectAdmin}}, "CheckPointStmt": {"", []core.Effect{core.EffectAdmin}},
+	"AlterSystemStmt": {"", []core.Effect{core.EffectAdmin}}, "LoadStmt": {"", []core.Effect{core.EffectAdmin, core.EffectFile}},
+	"CreatedbStmt": {"", []core.Effect{core.EffectAdmin, core.EffectDDL}}, "DropdbStmt": {"", []core.Effect{core.EffectAdmin, core.EffectDDL}},
+	"AlterDatabaseStmt":            {"", []core.Effect{core.EffectAdmin, core.EffectDDL}},
+	"AlterDatabaseRefreshCollStmt": {"", []core.Effect{core.EffectAdmin, core.EffectDDL}},
+	"AlterDatabaseSetStmt":         {"", []core.Effect{core.EffectAdmin, core.EffectPrivilege}},
+	"CreateTableSpaceStmt":         {"", []core.Effect{core.EffectAdmin, core.EffectFile}},
+	"DropTableSpaceStmt":           {"", []core.Effect{core.EffectAdmin}},
+	"AlterTableSpaceOptionsStmt":   {"", []core.Effect{core.EffectAdmin}},
+	"AlterTableMoveAllStmt":        {"", []core.Effect{core.EffectAdmin, core.EffectDDL}},
+	"CreatePLangStmt":              {"", []core.Effect{core.EffectAdmin, core.EffectDDL}},
+	"CreateExtensionStmt":          {"", []core.Effect{core.EffectAdmin, core.EffectDDL}},
+	"AlterExtensionStmt":           {"", []core.Effect{core.EffectAdmin, core.EffectDDL}},
+	"AlterExtensionContentsStmt":   {"", []core.Effect{core.EffectAdmin, core.EffectDDL}},
+	"CreateFdwStmt":                {"", []core.Effect{core.EffectNetwork, core.EffectDDL}},
+	"AlterFdwStmt":                 {"", []core.Effect{core.EffectNetwork, core.EffectDDL}},
+	"CreateForeignServerStmt":      {"", []core.Effect{core.EffectNetwork, core.EffectDDL}},
+	"AlterForeignServerStmt":       {"", []core.Effect{core.EffectNetwork, core.EffectDDL}},
+	"CreateForeignTableStmt":       {"create", []core.Effect{core.EffectNetwork, core.EffectDDL}},
+	"CreateUserMappingStmt":        {"", []core.Effect{core.EffectNetwork, core.EffectPrivilege}},
+	"AlterUserMappingStmt":         {"", []core.Effect{core.EffectNetwork, core.EffectPrivilege}},
+	"DropUserMappingStmt":          {"", []core.Effect{core.EffectNetwork, core.EffectPrivilege}},
+	"ImportForeignSchemaStmt":      {"", []core.Effect{core.EffectNetwork, core.EffectDDL}},
+	"CreateSubscriptionStmt":       {"", []core.Effect{core.EffectNetwork, core.EffectDDL}},
+	"AlterSubscriptionStmt":        {"", []core.Effect{core.EffectNetwork, core.EffectDDL}},
+	"DropSubscriptionStmt":         {"", []core.Effect{core.EffectNetwork, core.EffectDDL}},
+	"CreatePublicationStmt":        {"", []core.Effect{core.EffectNetwork, core.EffectDDL}},
+	"AlterPublicationStmt":         {"", []core.Effect{core.EffectNetwork, core.EffectDDL}},
+	"GrantStmt":                    {"grant", []core.Effect{core.EffectPrivilege}},
+	"GrantRoleStmt":                {"", []core.Effect{core.EffectPrivilege}},
+	"AlterDefaultPrivilegesStmt":   {"", []core.Effect{core.EffectPrivilege}},
+	"CreateRoleStmt":               {"", []core.Effect{core.EffectPrivilege}},
+	"AlterRoleStmt":                {"", []core.Effect{core.EffectPrivilege}},
+	"AlterRoleSetStmt":             {"", []core.Effect{core.EffectPrivilege}},
+	"DropRoleStmt":                 {"", []core.Effect{core.EffectPrivilege}},
+	"AlterOwnerStmt":               {"alter", []core.Effect{core.EffectPrivilege, core.EffectDDL}},
+	"ReassignOwnedStmt":            {"", []core.Effect{core.EffectPrivilege}},
+	"DropOwnedStmt":                {"", []core.Effect{core.EffectPrivilege, core.EffectDDL}},
+	"CreatePolicyStmt":             {"alter", []core.Effect{core.EffectPrivilege, core.EffectDDL}},
+	"AlterPolicyStmt":              {"alter", []core.Effect{core.EffectPrivilege, core.EffectDDL}},
+	"SecLabelStmt":                 {"", []core.Effect{core.EffectPrivilege}},
+	"CreateStmt":                   {"create", []core.Effect{core.EffectDDL}},
+	"IndexStmt":                    {"alter", []core.Effect{core.EffectDDL}},
+	"ViewStmt":                     {"create", []core.Effect{core.EffectDDL}},
+	"AlterTableStmt":               {"alter", []core.Effect{core.EffectDDL}},
+	"RenameStmt":                   {"alter", []core.Effect{core.EffectDDL}},
+	"RuleStmt":                     {"alter", []core.Effect{core.EffectDDL}},
+	"CreateTrigStmt":               {"alter", []core.Effect{core.EffectDDL}},
+	"AlterObjectSchemaStmt":        {"alter", []core.Effect{core.EffectDDL}},
+	"AlterObjectDependsStmt":       {"alter", []core.Effect{core.EffectDDL}},
+	"ReplicaIdentityStmt":          {"alter", []core.Effect{core.EffectDDL}},
+	"RefreshMatViewStmt":           {"write", []core.Effect{core.EffectDDL, core.EffectWrite}},
+	"CreateSeqStmt":                {"create", []core.Effect{core.EffectDDL}},
+	"AlterSeqStmt":                 {"alter", []core.Effect{core.EffectDDL}},
+	"CommentStmt":                  {"", []core.Effect{core.EffectDDL}},
+	"CreateSchemaStmt":             {"", []core.Effect{core.EffectDDL}},
+	"DefineStmt":                   {"", []core.Effect{core.EffectDDL}},
+	"CreateDomainStmt":             {"", []core.Effect{core.EffectDDL}},
+	"AlterDomainStmt":              {"", []core.Effect{core.EffectDDL}},
+	"CompositeTypeStmt":            {"", []core.Effect{core.EffectDDL}},
+	"CreateEnumStmt":               {"", []core.Effect{core.EffectDDL}},
+	"AlterEnumStmt":                {"", []core.Effect{core.EffectDDL}},
+	"CreateRangeStmt":              {"", []core.Effect{core.EffectDDL}},
+	"AlterTypeStmt":                {"", []core.Effect{core.EffectDDL}},
+	"AlterCollationStmt":           {"", []core.Effect{core.EffectDDL}},
+	"CreateFunctionStmt":           {"", []core.Effect{core.EffectDDL}},
+	"AlterFunctionStmt":            {"", []core.Effect{core.EffectDDL}},
+	"AlterOperatorStmt":            {"", []core.Effect{core.EffectDDL}},
+	"CreateOpClassStmt":            {"", []core.Effect{core.EffectDDL}},
+	"CreateOpFamilyStmt":           {"", []core.Effect{core.EffectDDL}},
+	"AlterOpFamilyStmt":            {"", []core.Effect{core.EffectDDL}},
+	"CreateCastStmt":               {"", []core.Effect{core.EffectDDL}},
+	"CreateConversionStmt":         {"", []core.Effect{core.EffectDDL}},
+	"CreateTransformStmt":          {"", []core.Effect{core.EffectDDL}},
+	"CreateAmStmt":                 {"", []core.Effect{core.EffectDDL, core.EffectAdmin}},
+	"CreateEventTrigStmt":          {"", []core.Effect{core.EffectDDL, core.EffectAdmin}},
+	"AlterEventTrigStmt":           {"", []core.Effect{core.EffectDDL, core.EffectAdmin}},
+	"CreateStatsStmt":              {"alter", []core.Effect{core.EffectDDL}},
+	"AlterStatsStmt":               {"", []core.Effect{core.EffectDDL}},
+	"AlterTSDictionaryStmt":        {"", []core.Effect{core.EffectDDL}},
+	"AlterTSConfigurationStmt":     {"", []core.Effect{core.EffectDDL}},
+}
+
+// statement walks one statement, which may stand inside another.
+func (w *walker) statement(typ string, f node) {
+	if with, ok := f["withClause"].(node); ok {
+		depth := len(w.ctes)
+		w.with(with)
+		defer func() { w.ctes = w.ctes[:depth] }()
+		f = without(f, "withClause")
+	}
+	switch typ {
+	case "SelectStmt":
+		w.effect(core.EffectRead)
+		if into, ok := f["intoClause"].(node); ok {
+			w.effect(core.EffectDDL, core.EffectWrite)
+			w.table(into["rel"], "create")
+			f = without(f, "intoClause")
+		}
+		w.walk(f)
+	case "InsertStmt":
+		w.effect(core.EffectWrite)
+		w.table(f["relation"], "write")
+		w.targets(f["cols"])
+		w.walk(without(f, "relation", "cols"))
+	case "UpdateStmt", "DeleteStmt":
+		w.effect(core.EffectWrite)
+		w.table(f["relation"], "write")
+		if typ == "UpdateStmt" {
+			w.targets(f["targetList"])
+		}
+		if !selective(f["whereClause"]) {
+			w.command.Where = false
+		}
+		w.walk(without(f, "relation"))
+	case "MergeStmt":
+		w.effect(core.EffectRead, core.EffectWrite)
+		w.table(f["relation"], "write")
+		w.walk(without(f, "relation"))
+	case "TruncateStmt":
+		w.effect(core.EffectWrite)
+		w.command.Where = false
+		for _, r := range list(f["relations"]) {
+			w.table(inner(r, "RangeVar"), "write")
+		}
+	case "CopyStmt":
+		w.copy(f)
+	case "ExplainStmt":
+		w.explain(f)
+	case "PrepareStmt":
+		w.effect(core.EffectSession)
+		w.out.Prepare = text(f["name"])
+		w.body(f["query"])
+	case "ExecuteStmt":
+		// What it does is what was prepared: the codec knows the name.
+		w.effect(core.EffectSession)
+		w.out.Execute = text(f["name"])
+		w.walk(f)
+	case "DeallocateStmt":
+		w.effect(core.EffectSession)
+		if w.out.Deallocate = text(f["name"]); w.out.Deallocate == "" {
+			w.out.Deallocate = "*"
+		}
+	case "DeclareCursorStmt":
+		w.effect(core.EffectRead)
+		w.out.Declare = text(f["portalname"])
+		w.body(f["query"])
+	case "FetchStmt":
+		w.effect(core.EffectRead)
+		w.out.Fetch = text(f["portalname"])
+	case "VariableSetStmt":
+		w.set(f)
+	case "DiscardStmt":
+		w.effect(core.EffectSession)
+		w.out.Deallocate = "*"
+		w.out.SearchPath = true
+	case "CreateTableAsStmt":
+		w.effect(core.EffectDDL, core.EffectWrite)
+		if into, ok := f["into"].(node); ok {
+			w.table(into["rel"], "create")
+		}
+		w.walk(f["query"])
+	case "DropStmt":
+		w.effect(core.EffectDDL)
+		w.drop(f)
+	case "CallStmt":
+		w.call(asNode(f["funccall"]))
+		w.walk(f)
+		w.unsure("CALL runs a procedure whose text is not seen")
+	case "DoStmt":
+		w.unsure("DO runs a block of code")
+	default:
+		p, ok := plain[typ]
+		if !ok {
+			w.unsure("a %s statement is not known", actionOf(typ))
+			w.walk(f)
+			return
+		}
+		w.effect(p.effects...)
+		w.holdsSecret(typ, f)
+		switch p.use {
+		case "":
+			w.walk(f)
+		case "maintain":
+			w.walk(f)
+			for i := range w.command.Resources {
+				w.command.Resources[i].Use = []string{"maintain"}
+			}
+		default:
+			w.tables(f, p.use)
+		}
+	}
+}
+
+// body walks a statement that a name now stands for, and keeps it for when the name is used.
+func (w *walker) body(query any) {
+	q, _ := query.(node)
+	for typ, f := range q {
+		w.statement(typ, asNode(f))
+	}
+	if len(q) == 1 {
+		s := statement(w.command.Text, q)
+		w.out.Body = s.Command
+	}
+}
+
+// with walks a WITH clause. The name of a query without RECURSIVE is not in sight inside itself, nor before it.
+func (w *walker) with(with node) {
+	recursive, _ := with["recursive"].(bool)
+	ctes := list(with["ctes"])
+	name := func(c any) string { return text(inner(c, "CommonTableExpr")["ctename"]) }
+	if recursive {
+		for _, c := range ctes {
+			w.ctes = append(w.ctes, name(c))
+		}
+	}
+	for _, c := range ctes {
+		w.walk(inner(c, "CommonTableExpr"))
+		if !recursive {
+			w.ctes = append(w.ctes, name(c))
+		}
+	}
+}
+
+// walk walks anything: nodes, lists, values.
+func (w *walker) walk(v any) {
+	switch v := v.(type) {
+	case []any:
+		for _, x := range v {
+			w.walk(x)
+		}
+	case node:
+		if with, ok := v["withClause"].(node); ok { // a SelectStmt that stands in a field of its own (larg, rarg)
+			depth := len(w.ctes)
+			w.with(with)
+			defer func() { w.ctes = w.ctes[:depth] }()
+			v = without(v, "withClause")
+		}
+		if _, ok := v["relpersistence"]; ok {
+			if _, ok := v["relname"]; ok {
+				w.table(v, "read")
+				return
+			}
+		}
+		for _, key := range sortedKeys(v) {
+			x := v[key]
+			switch {
+			case strings.HasSuffix(key, "Stmt") && key[0] >= 'A' && key[0] <= 'Z':
+				w.statement(key, asNode(x))
+				continue
+			case key == "FuncCall":
+				w.call(asNode(x))
+			case key == "ColumnRef":
+				w.columnRef(asNode(x))
+				continue
+			case key == "A_Star":
+				w.star = true
+			}
+			w.walk(x)
+		}
+	}
+}
+
+// tables walks the parts of a statement that does something to the tables it names, rather than read them. Queries
+// inside read.
+func (w *walker) tables(f node, use string) {
+	for _, key := range sortedKeys(f) {
+		v := f[key]
+		switch x := v.(type) {
+		case node:
+			if _, ok := x["relname"]; ok {
+				w.table(x, use)
+				continue
+			}
+			if r, ok := x["RangeVar"]; ok {
+				w.table(r, use)
+				continue
+			}
+		case []any:
+			for _, y := range x {
+				if n, ok := y.(node); ok {
+					if r, ok := n["RangeVar"]; ok {
+						w.table(r, use)
+						continue
+					}
+				}
+				w.walk(y)
+			}
+			continue
+		}
+		w.walk(v)
+	}
+}
+
+// table notes that a table is used, unless the name is that of a WITH query.
+func (w *walker) table(v any, use string) {
+	r := asNode(v)
+	name := text(r["relname"])
+	if name == "" {
+		return
+	}
+	schema := text(r["schemaname"])
+	if schema == "" && use == "read" && slices.Contains(w.ctes, name) {
+		return
+	}
+	if text(r["relpersistence"]) == "t" && schema == "" {
+		schema = "pg_temp"
+	}
+	w.resource("table", qualified(schema, name), use)
+}
+
+// qualified returns schema.name; a name without a schema is left for the session's search path to resolve.
+func qualified(schema, name string) string {
+	if schema == "" {
+		if strings.HasPrefix(name, "pg_") { // pg_catalog comes first in every search path that does not name it
+			return "pg_catalog." + name
+		}
+		return name
+	}
+	return schema + "." + name
+}
+
+// call notes a function and what it may do.
+func (w *walker) call(f node) {
+	names := names(f["funcname"])
+	if len(names) == 0 {
+		return
+	}
+	schema, name := "", names[len(names)-1]
+	if len(names) > 1 {
+		schema = names[len(names)-2]
+	}
+	effect, known := functionEffect(schema, name)
+	full := name
+	switch {
+	case schema != "":
+		full = schema + "." + name
+	case known && !fromExtension(name):
+		full = "pg_catalog." + name
+	}
+	use := []string{"call"}
+	if !known {
+		use = append(use, "unknown")
+	}
+	w.resource("function", full, use...)
+	w.effect(effect)
+	if known && effect == core.EffectUnknown {
+		w.unsure("%s runs a text or reads a table that its argument names", name)
+	}
+	if name == "set_config" {
+		args := list(f["args"])
+		if len(args) < 2 {
+			w.unsure("set_config without its arguments")
+			return
+		}
+		setting, ok := constant(args[0])
+		value, fixed := constant(args[1])
+		if !ok {
+			w.unsure("set_config of a setting that is not written out")
+			return
+		}
+		w.setting(setting, value, fixed)
+	}
+}
+
+// set reads SET, RESET and SET TRANSACTION.
+func (w *walker) set(f node) {
+	w.effect(core.EffectSession)
+	name := text(f["name"])
+	switch text(f["kind"]) {
+	case "VAR_SET_VALUE":
+		args := list(f["args"])
+		value, fixed := "", len(args) > 0
+		for i, a := range args {
+			v, ok := constant(a)
+			if i > 0 {
+				value += ","
+			}
+			value += v
+			fixed = fixed && ok
+		}
+		w.setting(name, value, fixed)
+	case "VAR_SET_DEFAULT", "VAR_RESET":
+		w.setting(name, "default", true)
+	case "VAR_RESET_ALL":
+		w.out.SearchPath = true
+	case "VAR_SET_CURRENT", "VAR_SET_MULTI":
+	default:
+		w.unsure("a form of SET that is not known")
+	}
+	w.resource("setting", strings.ToLower(name), "write")
+	w.walk(f["args"])
+}
+
+// setting judges a change of one setting.
+func (w *walker) setting(name, value string, fixed bool) {
+	name = strings.ToLower(name)
+	switch name {
+	case "role", "session_authorization":
+		w.effect(core.EffectPrivilege)
+	case "search_path":
+		w.out.SearchPath = true
+	case "standard_conforming_strings", "client_encoding", "names", "backslash_quote":
+		if !fixed || !pinnedTo(name, value) {
+			w.unsure("it changes %s, which Weir reads SQL by", name)
+		}
+	}
+}
+
+func pinnedTo(name, value string) bool {
+	value = strings.ToLower(value)
+	switch name {
+	case "standard_conforming_strings":
+		return value == "on" || value == "true" || value == "1" || value == "yes" || value == "default"
+	case "backslash_quote":
+		return value != "on" && value != "true" && value != "1" && value != "yes"
+	}
+	value = strings.NewReplacer("-", "", "_", "").Replace(value)
+	return value == "utf8" || value == "unicode" || value == "default"
+}
+
+// copy reads COPY.
+func (w *walker) copy(f node) {
+	from, _ := f["is_from"].(bool)
+	program, _ := f["is_program"].(bool)
+	file := text(f["filename"])
+	use := "read"
+	if from {
+		use = "write"
+		w.effect(core.EffectWrite)
+	} else {
+		w.effect(core.EffectRead)
+	}
+	c := &Copy{From: from, Format: "text"}
+	if r := asNode(f["relation"]); len(r) > 0 {
+		w.table(r, use)
+		c.Table = qualified(text(r["schemaname"]), text(r["relname"]))
+	}
+	for _, a := range list(f["attlist"]) {
+		c.Columns = append(c.Columns, text(inner(a, "String")["sval"]))
+	}
+	w.refs = append(w.refs, c.Columns...)
+	w.star = w.star || len(c.Columns) == 0
+	for _, o := range list(f["options"]) {
+		d := inner(o, "DefElem")
+		if text(d["defname"]) == "format" {
+			c.Format = strings.ToLower(text(inner(d["arg"], "String")["sval"]))
+		}
+	}
+	switch {
+	case program:
+		w.effect(core.EffectProcess, core.EffectFile)
+	case file != "":
+		w.effect(core.EffectFile)
+		w.resource("file", file, use)
+	default:
+		w.out.Copy = c
+		c.Select = selectOf(w.command.Text, f, c)
+	}
+	w.walk(f["query"])
+	w.walk(f["whereClause"])
+}
+
+// selectOf returns the query that gives what a COPY TO STDOUT gives.
+func selectOf(text string, f node, c *Copy) string {
+	r := asNode(f["relation"])
+	switch {
+	case c.From:
+		return ""
+	case len(r) == 0:
+		q, _ := parenthesised(text)
+		return q
+	}
+	columns := "*"
+	if len(c.Columns) > 0 {
+		quoted := make([]string, len(c.Columns))
+		for i, n := range c.Columns {
+			quoted[i] = identifier(n)
+		}
+		columns = strings.Join(quoted, ", ")
+	}
+	name := identifier(fmt.Sprint(r["relname"]))
+	if schema, ok := r["schemaname"].(string); ok {
+		name = identifier(schema) + "." + name
+	}
+	return "select " + columns + " from only " + name
+}
+
+// identifier quotes a name.
+func identifier(name string) string { return `"` + strings.ReplaceAll(name, `"`, `""`) + `"` }
+
+// explain reads EXPLAIN: with ANALYZE the statement runs.
+func (w *walker) explain(f node) {
+	runs := false
+	for _, o := range list(f["options"]) {
+		d := inner(o, "DefElem")
+		if text(d["defname"]) == "analyze" {
+			v, ok := constant(d["arg"])
+			runs = !ok || (v != "false" && v != "off" && v != "0")
+		}
+	}
+	if runs {
+		w.walk(f["query"])
+		return
+	}
+	before := w.effects
+	w.effects = nil
+	w.walk(f["query"])
+	changes := w.effects
+	w.effects = before
+	w.effect(core.EffectRead)
+	if changes[core.EffectUnknown] { // a function may run while the plan is made
+		w.effect(core.EffectUnknown)
+	}
+	w.command.Where = true
+	for i := range w.command.Resources {
+		w.command.Resources[i].Use = []string{"explain"}
+	}
+}
+
+// drop reads DROP: the names stand in lists of lists.
+func (w *walker) drop(f node) {
+	kind := strings.ToLower(strings.TrimPrefix(text(f["removeType"]), "OBJECT_"))
+	switch kind {
+	case "table", "view", "matview", "foreign_table":
+		kind = "table"
+	}
+	for _, o := range list(f["objects"]) {
+		parts := names(o)
+		if l, ok := o.(node)["List"]; ok {
+			parts = names(asNode(l)["items"])
+		}
+		switch len(parts) {
+		case 0:
+		case 1:
+			w.resource(kind, qualified("", parts[0]), "drop")
+		default:
+			w.resource(kind, strings.Join(parts[max(0, len(parts)-2):], "."), "drop")
+		}
+	}
+}
+
+// holdsSecret notices the statements that carry a password or another secret in their text.
+func (w *walker) holdsSecret(typ string, f node) {
+	switch typ {
+	case "CreateRoleStmt", "AlterRoleStmt", "CreateUserMappingStmt", "AlterUserMappingStmt",
+		"CreateForeignServerStmt", "AlterForeignServerStmt", "CreateSubscriptionStmt", "AlterSubscriptionStmt":
+	default:
+		return
+	}
+	if _, ok := f["conninfo"]; ok {
+		w.secret = true
+	}
+	for _, o := range list(f["options"]) {
+		name := strings.ToLower(text(inner(o, "DefElem")["defname"]))
+		if strings.Contains(name, "password") || strings.Contains(name, "secret") || strings.Contains(name, "passfile") {
+			w.secret = true
+		}
+	}
+}
+
+// columnRef notes a column's name.
+func (w *walker) columnRef(f node) {
+	fields := list(f["fields"])
+	if len(fields) == 0 {
+		return
+	}
+	last := asNode(fields[len(fields)-1])
+	if s, ok := last["String"]; ok {
+		w.refs = addAll(w.refs, []string{text(asNode(s)["sval"])})
+		return
+	}
+	w.star = true
+}
+
+func (w *walker) targets(v any) {
+	for _, t := range list(v) {
+		if name := text(inner(t, "ResTarget")["name"]); name != "" {
+			w.refs = addAll(w.refs, []string{name})
+		}
+	}
+}
+
+// columns gives the columns named to the table, when there is only one that they can belong to.
+func (w *walker) columns() {
+	at := -1
+	for i, r := range w.command.Resources {
+		if r.Kind != "table" {
+			continue
+		}
+		if at >= 0 {
+			return
+		}
+		at = i
+	}
+	if at < 0 {
+		return
+	}
+	cols := append([]string(nil), w.refs...)
+	sort.Strings(cols)
+	if w.star {
+		cols = append([]string{"*"}, cols...)
+	}
+	w.command.Resources[at].Columns = cols
+}
+
+// selective reports whether a WHERE clause depends on the row at all: WHERE true does not.
+func selective(v any) bool {
+	switch v := v.(type) {
+	case []any:
+		for _, x := range v {
+			if selective(x) {
+				return true
+			}
+		}
+	case node:
+		for key, x := range v {
+			if key == "ColumnRef" || key == "CurrentOfExpr" || selective(x) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// shape writes a tree without its constants and places, so that statements that differ in literals only are alike.
+func shape(v any) string {
+	var b strings.Builder
+	writeShape(&b, v)
+	return b.String()
+}
+
+func writeShape(b *strings.Builder, v any) {
+	switch v := v.(type) {
+	case []any:
+		b.WriteByte('[')
+		for i, x := range v {
+			if i > 0 && isConst(x) && isConst(v[i-1]) { // IN (1, 2, 3) is IN (1)
+				continue
+			}
+			writeShape(b, x)
+			b.WriteByte(',')
+		}
+		b.WriteByte(']')
+	case node:
+		b.WriteByte('{')
+		for _, k := range sortedKeys(v) {
+			switch k {
+			case "location", "stmt_len", "stmt_location":
+				continue
+			case "A_Const":
+				b.WriteString("?")
+				continue
+			}
+			b.WriteString(k)
+			b.WriteByte(':')
+			writeShape(b, v[k])
+		}
+		b.WriteByte('}')
+	case string:
+		b.WriteString(v)
+	case float64:
+		b.WriteString(strconv.FormatFloat(v, 'g', -1, 64))
+	case bool:
+		b.WriteString(strconv.FormatBool(v))
+	}
+}
+
+func isConst(v any) bool {
+	_, ok := asNode(v)["A_Const"]
+	return ok
+}
+
+func fingerprint(shapes []string) string {
+	h := sha256.New()
+	for _, s := range shapes {
+		h.Write([]byte(s))
+		h.Write([]byte{0})
+	}
+	return hex.EncodeToString(h.Sum(nil)[:8])
+}
+
+// The shapes of libpg_query's JSON.
+
+func asNode(v any) node {
+	n, _ := v.(node)
+	return n
+}
+
+func inner(v any, typ string) node { return asNode(asNode(v)[typ]) }
+
+func list(v any) []any {
+	l, _ := v.([]any)
+	return l
+}
+
+func text(v any) string {
+	s, _ := v.(string)
+	return s
+}
+
+// names reads a list of String nodes.
+func names(v any) (out []string) {
+	for _, x := range list(v) {
+		out = append(out, text(inner(x, "String")["sval"]))
+	}
+	return out
+}
+
+// constant reads a literal.
+func constant(v any) (string, bool) {
+	n := asNode(v)
+	for key, x := range n {
+		f := asNode(x)
+		switch key {
+		case "A_Const":
+			for _, kind := range []string{"sval", "ival", "fval", "boolval", "bsval"} {
+				if c, ok := f[kind]; ok {
+					for _, y := range asNode(c) {
+						return fmt.Sprint(y), true
+					}
+					return map[string]string{"ival": "0", "boolval": "false"}[kind], true
+				}
+			}
+			return "", false
+		case "String":
+			return text(f["sval"]), true
+		case "Integer":
+			return fmt.Sprint(f["ival"]), true
+		case "Boolean":
+			b, _ := f["boolval"].(bool)
+			return strconv.FormatBool(b), true
+		case "TypeCast":
+			return constant(f["arg"])
+		}
+	}
+	return "", false
+}
+
+func without(f node, keys ...string) node {
+	out := make(node, len(f))
+	for k, v := range f {
+		if !slices.Contains(keys, k) {
+			out[k] = v
+		}
+	}
+	return out
+}
+
+func sortedKeys(n node) []string {
+	keys := make([]string, 0, len(n))
+	for k := range n {
+		keys = append(keys, k)
+	}
+	sort.Strings(keys)
+	return keys
+}
