@@ -15,8 +15,9 @@ type answerState struct {
 	kept     int    // out[kept:] has not been recorded yet
 	settle   core.Mark
 	batch    core.Batch
-	rows     int  // where the open batch of rows starts in out; -1: none is open
-	swallow  bool // an answer was refused half-way: nothing more for the client until ReadyForQuery
+	rows     int           // where the open batch of rows starts in out; -1: none is open
+	swallow  bool          // an answer was refused half-way: nothing more for the client until ReadyForQuery
+	cut      chan struct{} // closed when the cancel request for it has been answered
 	scratch  []byte
 	columns  []core.Column
 	rewrite  func(dst []byte) []byte // rebuilds the present event's last frame after its texts have changed
@@ -47,6 +48,10 @@ func (c *connection) answers(ctx context.Context) {
 }
 
 func (c *connection) upstreamGone(err error) {
+	if c.leaving.Load() {
+		c.stop(core.EndClosed, "the client said goodbye", nil)
+		return
+	}
 	if !c.over.Load() {
 		c.farewell(codeConnectionFailure, "the target closed the connection")
 	}
@@ -61,7 +66,6 @@ func (c *connection) upstreamGone(err error) {
 func (c *connection) deliver(ctx context.Context) (need int, err error) {
 	a, l := &c.answer, &c.server
 	a.out, a.kept, a.settle = a.out[:0], 0, 0
-	calm := false
 	for {
 		size, more, err := backend.next(l.in[l.r:l.w], c.maxBody)
 		if err != nil {
@@ -78,7 +82,7 @@ func (c *connection) deliver(ctx context.Context) (need int, err error) {
 				return 0, err
 			}
 		}
-		if calm, err = c.frame(ctx, frame); err != nil {
+		if err := c.frame(ctx, frame); err != nil {
 			return 0, err
 		}
 	}
@@ -93,8 +97,8 @@ func (c *connection) deliver(ctx context.Context) (need int, err error) {
 	if err := c.session.Settle(ctx, a.settle); err != nil {
 		return 0, err
 	}
-	if calm && c.queue.empty() {
-		c.quiet.Store(true)
+	if c.queue.empty() {
+		c.deadline.clear()
 	}
 	if err := c.client.write(a.out); err != nil {
 		return 0, err
@@ -102,7 +106,7 @@ func (c *connection) deliver(ctx context.Context) (need int, err error) {
 	if cap(a.out) > 2*largeBuffer {
 		a.out = nil
 	}
-	if calm && c.request.draining.Load() && c.quiet.Load() {
+	if c.request.draining.Load() && c.quiet() {
 		c.drained()
 	}
 	return need, nil
@@ -145,8 +149,8 @@ func violation(what string) error {
 	return malformed("the upstream broke the protocol: %s", what)
 }
 
-// frame deals with one message of the upstream. calm reports that it was a ReadyForQuery outside a transaction.
-func (c *connection) frame(ctx context.Context, frame []byte) (calm bool, err error) {
+// frame deals with one message of the upstream.
+func (c *connection) frame(ctx context.Context, frame []byte) error {
 	a := &c.answer
 	typ, b := frame[0], frame[headerSize:]
 	head, owed := c.queue.peek()
@@ -154,24 +158,24 @@ func (c *connection) frame(ctx context.Context, frame []byte) (calm bool, err er
 		if typ == 'G' { // the upstream waits for data that the client will not send
 			_ = c.server.write(appendFrame(nil, 'f', []byte("refused by Weir\x00")))
 		}
-		return false, nil
+		return nil
 	}
 	switch typ {
 	case 'N', 'S', 'A': // these come at any time
-		return false, c.beside(ctx, typ, frame, b)
+		return c.beside(ctx, typ, frame, b)
 	case 'E':
-		return false, c.errorResponse(ctx, frame, b, head, owed)
+		return c.errorResponse(ctx, frame, b, head, owed)
 	}
 	if !owed {
-		return false, violation("an answer that nobody asked for")
+		return violation("an answer that nobody asked for")
 	}
 	if head.refusal != nil && typ != 'Z' {
-		return false, violation("what cannot succeed has succeeded")
+		return violation("what cannot succeed has succeeded")
 	}
 	switch typ {
 	case '1', '2', '3', 'n', 't', 's', 'I', 'C', 'T', 'D', 'G', 'H', 'W', 'd', 'c', 'V', 'Z':
 	default:
-		return false, violation("an unexpected message")
+		return violation("an unexpected message")
 	}
 	expect := func(kinds string) error {
 		if strings.IndexByte(kinds, head.kind) < 0 {
@@ -182,102 +186,105 @@ func (c *connection) frame(ctx context.Context, frame []byte) (calm bool, err er
 	switch typ {
 	case '1':
 		if err := expect("P"); err != nil {
-			return false, err
+			return err
 		}
 		c.queue.pop()
 		if head.own {
-			return false, nil
+			return nil
 		}
 		c.names.confirm(head.stmt)
 	case '2':
 		if err := expect("B"); err != nil {
-			return false, err
+			return err
 		}
 		c.queue.pop()
 	case '3':
 		if err := expect("C"); err != nil {
-			return false, err
+			return err
 		}
 		if head.stmt != nil {
 			c.names.forget(head.closing, []*statement{head.stmt})
 		}
 		c.queue.pop()
 		if head.own {
-			return false, nil
+			return nil
 		}
 	case 't':
 		if err := expect("D"); err != nil {
-			return false, err
+			return err
 		}
 		if head.own {
-			return false, nil
+			return nil
 		}
 	case 'n':
 		if err := expect("D"); err != nil {
-			return false, err
+			return err
 		}
 		c.described(head, nil)
 		c.queue.pop()
 		if head.own {
-			return false, nil
+			return nil
 		}
 	case 'T':
 		if err := expect("DQ"); err != nil {
-			return false, err
+			return err
 		}
-		return false, c.rowDescription(ctx, frame, b, head)
+		return c.rowDescription(ctx, frame, b, head)
 	case 'D':
 		if err := expect("EQ"); err != nil {
-			return false, err
+			return err
 		}
-		return false, c.dataRow(ctx, frame, head)
+		return c.dataRow(ctx, frame, head)
 	case 'C', 'I', 's':
 		if err := expect("EQ"); err != nil {
-			return false, err
+			return err
 		}
-		return false, c.complete(ctx, typ, frame, b, head)
+		return c.complete(ctx, typ, frame, b, head)
 	case 'H', 'G':
 		if err := expect("EQ"); err != nil {
-			return false, err
+			return err
 		}
-		return false, c.copyBegins(ctx, frame, b, head)
+		return c.copyBegins(ctx, frame, b, head)
 	case 'd':
 		if err := expect("EQ"); err != nil {
-			return false, err
+			return err
 		}
-		return false, c.copyOut(ctx, frame, b, head)
+		return c.copyOut(ctx, frame, b, head)
 	case 'c':
 		if err := expect("EQ"); err != nil {
-			return false, err
+			return err
 		}
 	case 'V':
 		if err := expect("F"); err != nil {
-			return false, err
+			return err
 		}
 		a.out = append(a.out, frame...)
 		if d := c.say(ctx, &core.Event{
 			Kind: core.KindBytes, Direction: core.FromUpstream, Exchange: head.exchange, Bytes: a.out[len(a.out)-len(b):],
 		}, len(a.out)); d != nil {
 			a.out = a.out[:a.kept]
-			return false, c.abandon(ctx, head, d)
+			return c.abandon(ctx, head, d)
 		}
-		return false, nil
+		return nil
 	case 'W':
-		return false, violation("a replication stream")
+		return violation("a replication stream")
 	case 'Z':
 		if err := expect("SQF"); err != nil {
-			return false, err
+			return err
 		}
 		c.queue.pop()
 		if head.own {
-			return false, nil
+			return nil
 		}
 		a.swallow = false
+		if a.cut != nil { // from here on a cancel would be a no-op: the server is idle (manual, "Canceling Requests")
+			<-a.cut
+			a.cut = nil
+		}
 		c.session.SetInTransaction(b[0] != 'I')
-		calm = b[0] == 'I'
 	}
 	a.out = append(a.out, frame...)
-	return calm, nil
+	return nil
 }
 
 // described notes the shape that the server has told for a statement or portal; nil fields mean no rows.
@@ -403,7 +410,19 @@ func (c *connection) abandon(ctx context.Context, head reply, d *core.Denial) er
 		return err
 	}
 	c.answer.swallow = true
-	go c.cut()
+	if c.cutting.TryLock() { // else a command is just on its way: the rest of the answer is read and thrown away
+		if c.queue.alone() {
+			done := make(chan struct{})
+			c.answer.cut = done
+			go func() {
+				defer c.cutting.Unlock()
+				defer close(done)
+				c.cut()
+			}()
+		} else {
+			c.cutting.Unlock()
+		}
+	}
 	return c.afterError(head)
 }
 

@@ -31,6 +31,9 @@ type connection struct {
 	key   string
 	keys  *keyring
 	cut   func() // asks the upstream to cancel what it is doing
+	// cutting is held while the upstream is asked to cancel, so that no later command is hit instead: writers of
+	// commands hold it for reading.
+	cutting sync.RWMutex
 
 	// wants are what the session asks to be told of; where nobody asks, frames pass unread.
 	wantsCommand, wantsAnswer bool
@@ -38,7 +41,7 @@ type connection struct {
 	request requestState
 	answer  answerState
 
-	quiet    atomic.Bool // between transactions with nothing owed
+	deadline deadline
 	leaving  atomic.Bool // a farewell has been said
 	over     atomic.Bool // the session has its end
 	ending   sync.Once
@@ -127,6 +130,9 @@ func newConnection(s *core.Session, r *sql.Reader, client net.Conn, u *upstream)
 	}
 	c.wantsCommand = s.Wants(core.KindCommand) || !s.Target.AllowIncomplete || c.wantsAnswer
 	c.request.portals = map[string]*portal{}
+	c.deadline.limit = s.Target.Limits.StatementTimeout
+	c.deadline.timer = time.NewTimer(time.Hour)
+	c.deadline.timer.Stop()
 	key := u.key
 	c.cut = func() {
 		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
@@ -153,7 +159,6 @@ func (c *connection) greet(ctx context.Context) error {
 		return err
 	}
 	c.greeted = nil
-	c.quiet.Store(true)
 	if err := c.client.write(out); err != nil {
 		return errGone
 	}
@@ -168,6 +173,9 @@ func (c *connection) close() {
 	_ = c.client.conn.Close()
 	_ = c.server.conn.Close()
 }
+
+// quiet reports whether the session is between transactions, with nothing owed.
+func (c *connection) quiet() bool { return c.queue.empty() && !c.session.InTransaction() }
 
 // stop notes why the session ends, once, and makes both pumps return.
 func (c *connection) stop(end core.End, reason string, err error) {
@@ -189,6 +197,8 @@ func (c *connection) run(ctx context.Context) (end core.End, reason string, err 
 			select {
 			case <-done:
 				return
+			case <-c.deadline.passed():
+				c.overdue()
 			case <-ctx.Done():
 				c.farewell(codeAdminShutdown, "terminating connection: "+context.Cause(ctx).Error())
 				c.stop(core.EndKilled, context.Cause(ctx).Error(), nil)
@@ -197,7 +207,7 @@ func (c *connection) run(ctx context.Context) (end core.End, reason string, err 
 			case <-draining:
 				draining = nil
 				c.request.draining.Store(true)
-				if c.quiet.Load() {
+				if c.quiet() {
 					c.drained()
 				}
 			}
@@ -217,6 +227,62 @@ func (c *connection) run(ctx context.Context) (end core.End, reason string, err 
 	wg.Wait()
 	close(done)
 	return c.end, c.reason, c.endError
+}
+
+// deadline bounds how long a command may take. It is set when a command goes upstream and cleared when nothing is owed.
+type deadline struct {
+	limit time.Duration // of the target; 0: none
+	mu    sync.Mutex
+	timer *time.Timer
+	until time.Time
+	asked bool // the upstream has been asked to cancel
+}
+
+// begin bounds the command that goes upstream now, by the target's limit and the verdict's.
+func (d *deadline) begin(verdict time.Duration) {
+	limit := d.limit
+	if verdict > 0 && (limit == 0 || verdict < limit) {
+		limit = verdict
+	}
+	if limit == 0 {
+		return
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.until, d.asked = time.Now().Add(limit), false
+	d.timer.Reset(limit)
+}
+
+func (d *deadline) clear() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if !d.until.IsZero() {
+		d.until = time.Time{}
+		d.timer.Stop()
+	}
+}
+
+func (d *deadline) passed() <-chan time.Time { return d.timer.C }
+
+// overdue asks the upstream to cancel; when that has not helped within ten seconds, the session ends.
+func (c *connection) overdue() {
+	d := &c.deadline
+	d.mu.Lock()
+	if d.until.IsZero() || time.Now().Before(d.until) {
+		d.mu.Unlock()
+		return
+	}
+	asked := d.asked
+	d.asked = true
+	d.until = time.Now().Add(10 * time.Second)
+	d.timer.Reset(10 * time.Second)
+	d.mu.Unlock()
+	if asked {
+		c.farewell(codeQueryCanceled, "terminating connection: a command takes longer than limits.statement_timeout and does not stop")
+		c.stop(core.EndKilled, "a command took longer than limits.statement_timeout", nil)
+		return
+	}
+	go c.cut()
 }
 
 // panicError keeps what a pump panicked with, for the gateway's log.

@@ -20,6 +20,7 @@ const (
 	codeInsufficientPrivilege = "42501"
 	codeTooManyConnections    = "53300"
 	codeProgramLimitExceeded  = "54000"
+	codeQueryCanceled         = "57014"
 	codeAdminShutdown         = "57P01"
 	codeCannotConnectNow      = "57P03"
 	codeIdleTimeout           = "57P05"

@@ -137,6 +137,18 @@ func (q *queue) ownSync() bool {
 	return false
 }
 
+// alone reports whether nothing has been asked beyond the ReadyForQuery that the head leads to.
+func (q *queue) alone() bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	for i := range q.n {
+		if k := q.ring[(q.head+i)%len(q.ring)].kind; k == 'S' || i == 0 && (k == 'Q' || k == 'F') {
+			return i == q.n-1
+		}
+	}
+	return true
+}
+
 func (q *queue) empty() bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()

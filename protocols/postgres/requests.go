@@ -28,6 +28,9 @@ type requestState struct {
 	deadline time.Time
 }
 
+// goodbyeTime bounds how long an upstream may go on answering a client that has said goodbye.
+const goodbyeTime = 30 * time.Second
+
 // requests carries the client's messages to the upstream until either end is gone.
 func (c *connection) requests(ctx context.Context) {
 	need := 0
@@ -48,8 +51,8 @@ func (c *connection) requests(ctx context.Context) {
 			c.fail(err)
 			return
 		}
-		if need < 0 {
-			c.stop(core.EndClosed, "the client said goodbye", nil)
+		if need < 0 { // what is owed is still delivered; the upstream hangs up when it has said all
+			_ = c.server.conn.SetReadDeadline(time.Now().Add(goodbyeTime))
 			return
 		}
 	}
@@ -68,7 +71,7 @@ func (c *connection) await(need int) error {
 		}
 		err := c.client.fill(need)
 		if err != nil && errors.Is(err, os.ErrDeadlineExceeded) && c.idle > 0 && !c.over.Load() {
-			if !c.quiet.Load() { // a long command is not idleness
+			if !c.quiet() { // a long command is not idleness
 				c.request.deadline = time.Time{}
 				continue
 			}
@@ -95,7 +98,6 @@ func (c *connection) handle(ctx context.Context) (need int, err error) {
 		}
 		frame := l.in[l.r : l.r+size]
 		l.r += size
-		c.quiet.Store(false)
 		if bye = frame[0] == 'X'; bye {
 			c.leaving.Store(true) // the upstream will hang up: no need to tell
 		}
@@ -107,7 +109,10 @@ func (c *connection) handle(ctx context.Context) (need int, err error) {
 	if err := c.session.Settle(ctx, q.settle); err != nil {
 		return 0, err
 	}
-	if err := c.server.write(q.out); err != nil {
+	c.cutting.RLock()
+	err = c.server.write(q.out)
+	c.cutting.RUnlock()
+	if err != nil {
 		return 0, err
 	}
 	if cap(q.out) > largeBuffer {
@@ -200,6 +205,9 @@ func (c *connection) message(ctx context.Context, frame []byte) error {
 func (c *connection) send(frame []byte, r reply) error {
 	if !c.queue.push(r) {
 		return &frameError{codeProgramLimitExceeded, "too many messages are waiting for their answers (" + strconv.Itoa(maxPipeline) + ")"}
+	}
+	if r.exchange != nil {
+		c.deadline.begin(r.exchange.Limit.Time)
 	}
 	c.request.out = append(c.request.out, frame...)
 	return nil

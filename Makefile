@@ -1,0 +1,76 @@
+# Weir. `make help` lists what there is.
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+LDFLAGS := -s -w -X github.com/weir-gateway/weir/core/cli.Version=$(VERSION)
+export CGO_ENABLED ?= 0
+
+# A guest plugin is a folder of plugins/ with a main package for WASI.
+GUESTS := $(patsubst plugins/%/main.go,%,$(wildcard plugins/*/main.go))
+GUEST_FILES := $(foreach g,$(GUESTS),plugins/$(g)/$(g).wasm)
+GO_FILES := $(shell find . -name '*.go' -not -path './node_modules/*' -not -path './.*/*')
+
+.PHONY: help
+help: ## show this list
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-22s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: build
+build: bin/weir ## build bin/weir and the plugins that it carries
+
+.PHONY: plugins
+plugins: $(GUEST_FILES) ## build the guests in plugins/ to WebAssembly
+
+.SECONDEXPANSION:
+plugins/%.wasm: $$(wildcard plugins/$$(*D)/*.go) $$(wildcard sdk/go/*.go) go.mod
+	GOOS=wasip1 GOARCH=wasm go build -trimpath -buildmode=c-shared -ldflags='-s -w' -o $@ ./plugins/$(*D)
+
+bin/weir: $(GUEST_FILES) $(GO_FILES) go.mod
+	@mkdir -p bin
+	go build -trimpath -ldflags '$(LDFLAGS)' -o $@ .
+
+bin/demo bin/agent-loop: $(GO_FILES) go.mod
+	@mkdir -p bin
+	go build -trimpath -o $@ ./examples/$(@F)
+
+.PHONY: demo
+demo: bin/weir bin/demo bin/agent-loop ## an agent's session, guarded, masked, recorded and replayed (KEEP=1 leaves it up)
+	bin/demo -bin bin $(if $(KEEP),-keep)
+
+.PHONY: test
+test: plugins ## every test; installs PostgreSQL from the distribution when there is none
+	go test -timeout 20m ./...
+
+.PHONY: race
+race: plugins ## the tests of what runs concurrently, with the race detector
+	CGO_ENABLED=1 go test -race -short -timeout 20m ./core/... ./protocols/...
+
+.PHONY: check
+check: format vet lint vulnerabilities test race ## all that a change has to pass
+
+.PHONY: format
+format: ## fail when a file is not formatted
+	@out=$$(go tool gofumpt -l .); if [ -n "$$out" ]; then echo "run: go tool gofumpt -w ."; echo "$$out"; exit 1; fi
+
+.PHONY: vet
+vet:
+	go vet ./...
+
+.PHONY: lint
+lint: ## staticcheck
+	go tool staticcheck ./...
+
+.PHONY: vulnerabilities
+vulnerabilities: ## govulncheck, where its database can be had
+	@if out=$$(timeout 120 go tool govulncheck ./... 2>&1); then echo "$$out" | tail -1; \
+	elif grep -q -E 'fetching vulnerabilities|dial tcp|no such host|HTTP GET|404|403' <<<"$$out"; then echo "govulncheck: its database cannot be reached; skipped"; \
+	else echo "$$out"; exit 1; fi
+
+.PHONY: fuzz
+fuzz: ## each fuzz target for FUZZTIME (default 30s)
+	@for p in $$(go list ./...); do for f in $$(go test -list '^Fuzz' $$p 2>/dev/null | grep ^Fuzz); do \
+		echo "$$p $$f"; go test -run '^$$' -fuzz "^$$f$$" -fuzztime $(or $(FUZZTIME),30s) $$p || exit 1; done; done
+
+.PHONY: clean
+clean: ## remove what make has built
+	rm -rf bin .demo $(GUEST_FILES)

@@ -1,0 +1,477 @@
+// Command demo shows Weir's main job on this machine: a real PostgreSQL with a sample database, a gateway before it, an
+// agent loop that goes through it, and then the record of what the agent did. `make demo` builds and runs it.
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"embed"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"io/fs"
+	"net"
+	"net/url"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/weir-gateway/weir/protocols/postgres/postgrestest"
+)
+
+//go:embed sample.sql policies
+var files embed.FS
+
+func main() {
+	keep := flag.Bool("keep", false, "leave everything running until Ctrl-C")
+	bin := flag.String("bin", "bin", "the folder that holds weir and agent-loop")
+	dir := flag.String("dir", ".demo", "where the demo keeps its files")
+	flag.Parse()
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	d := &demo{bin: *bin, keep: *keep, start: time.Now()}
+	err := d.run(ctx, *dir)
+	d.close()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "demo:", err)
+		os.Exit(1)
+	}
+}
+
+type demo struct {
+	bin, dir   string
+	keep       bool
+	start      time.Time
+	server     *postgrestest.Server
+	gateway    *exec.Cmd
+	exited     chan error
+	config     string
+	listen     string
+	token      string
+	ca         string
+	upstream   upstream
+	dropOnExit func()
+}
+
+// upstream is the server that the gateway stands before.
+type upstream struct{ address, database, user, password, tls, ca string }
+
+func (d *demo) run(ctx context.Context, root string) error {
+	for _, step := range []struct {
+		what string
+		do   func(context.Context) error
+	}{
+		{"a place for the demo's files", func(context.Context) error { return d.place(root) }},
+		{"a PostgreSQL with a sample database", d.database},
+		{"the gateway: weir serve", d.serve},
+		{"a token for the agent: weir token", d.sign},
+		{"the agent's loop, unchanged but for host, port and password", d.agent},
+		{"what the gateway kept: weir sessions, show, replay, verify", d.look},
+		{"the auditor's question", d.audit},
+	} {
+		fmt.Printf("\n== %s\n", step.what)
+		if err := step.do(ctx); err != nil {
+			return err
+		}
+	}
+	fmt.Printf("\nDone in %.1f s. To look further:\n", time.Since(d.start).Seconds())
+	weir := filepath.Join(d.bin, "weir")
+	fmt.Printf("  %s sessions -c %s\n  %s verify --all -c %s\n  less %s\n", weir, d.config, weir, d.config, filepath.Join(d.dir, "policies", "guardrails.rego"))
+	if !d.keep {
+		fmt.Println("  make demo KEEP=1     # leaves the gateway and the database running")
+		return nil
+	}
+	host, port, _ := net.SplitHostPort(d.listen)
+	fmt.Printf("\nThe gateway stays up until Ctrl-C. Be the agent yourself:\n  PGPASSWORD=%s psql 'host=%s port=%s dbname=orders user=agent sslmode=verify-full sslrootcert=%s'\n", d.token, host, port, d.ca)
+	select {
+	case <-ctx.Done():
+		return nil
+	case err := <-d.exited:
+		return fmt.Errorf("the gateway ended: %w", err)
+	}
+}
+
+// place makes a folder for this run, and removes those of runs that are over.
+func (d *demo) place(root string) error {
+	if err := os.MkdirAll(root, 0o700); err != nil {
+		return err
+	}
+	old, err := filepath.Glob(filepath.Join(root, "run-*"))
+	if err != nil {
+		return err
+	}
+	for _, o := range old {
+		b, _ := os.ReadFile(filepath.Join(o, "pid"))
+		if pid, err := strconv.Atoi(strings.TrimSpace(string(b))); err == nil && syscall.Kill(pid, 0) == nil {
+			continue // KEEP=1 in another window
+		}
+		_ = filepath.WalkDir(o, func(p string, e fs.DirEntry, _ error) error {
+			if e != nil && e.IsDir() {
+				_ = os.Chmod(p, 0o700)
+			}
+			return nil
+		})
+		if err := os.RemoveAll(o); err != nil {
+			return err
+		}
+	}
+	if d.dir, err = os.MkdirTemp(root, "run-"); err != nil {
+		return err
+	}
+	if err := os.WriteFile(filepath.Join(d.dir, "pid"), []byte(strconv.Itoa(os.Getpid())), 0o600); err != nil {
+		return err
+	}
+	fmt.Println("  " + d.dir)
+	return fs.WalkDir(files, "policies", func(p string, e fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		to := filepath.Join(d.dir, filepath.FromSlash(p))
+		if e.IsDir() {
+			return os.MkdirAll(to, 0o700)
+		}
+		b, err := files.ReadFile(p)
+		if err != nil {
+			return err
+		}
+		return os.WriteFile(to, b, 0o600)
+	})
+}
+
+// database starts a private server, or takes the one that PGDEMO_URL names, and fills a database.
+func (d *demo) database(ctx context.Context) error {
+	admin := os.Getenv("PGDEMO_URL")
+	if admin == "" {
+		s, err := postgrestest.Start(ctx, postgrestest.Options{Log: os.Stdout})
+		if err != nil {
+			return err
+		}
+		d.server = s
+		admin = s.URL("postgres")
+		d.upstream = upstream{address: s.Addr(), user: s.User, password: s.Password, tls: "verify-full", ca: s.CA}
+	} else {
+		u, err := url.Parse(admin)
+		if err != nil {
+			return errors.New("PGDEMO_URL is not a URL")
+		}
+		password, _ := u.User.Password()
+		d.upstream = upstream{address: u.Host, user: u.User.Username(), password: password, tls: "disable"}
+		if mode := u.Query().Get("sslmode"); mode == "require" || mode == "verify-ca" || mode == "verify-full" {
+			d.upstream.tls, d.upstream.ca = mode, u.Query().Get("sslrootcert")
+		}
+		if u.Port() == "" {
+			d.upstream.address = net.JoinHostPort(u.Hostname(), "5432")
+		}
+	}
+	d.upstream.database = "weir_demo_" + strconv.FormatInt(time.Now().Unix(), 36)
+	conn, err := pgx.Connect(ctx, admin)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = conn.Close(ctx) }()
+	if _, err := conn.Exec(ctx, "CREATE DATABASE "+d.upstream.database); err != nil {
+		return err
+	}
+	if d.server == nil {
+		d.dropOnExit = func() {
+			if c, err := pgx.Connect(context.Background(), admin); err == nil {
+				_, _ = c.Exec(context.Background(), "DROP DATABASE IF EXISTS "+d.upstream.database)
+				_ = c.Close(context.Background())
+			}
+		}
+	}
+	config, err := pgx.ParseConfig(admin)
+	if err != nil {
+		return err
+	}
+	config.Database = d.upstream.database
+	sample, err := pgx.ConnectConfig(ctx, config)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = sample.Close(ctx) }()
+	sql, err := files.ReadFile("sample.sql")
+	if err != nil {
+		return err
+	}
+	if _, err := sample.Exec(ctx, string(sql), pgx.QueryExecModeSimpleProtocol); err != nil {
+		return err
+	}
+	var version string
+	var rows int
+	if err := sample.QueryRow(ctx, "SELECT current_setting('server_version'), (SELECT count(*) FROM customers) + (SELECT count(*) FROM orders) + (SELECT count(*) FROM payments)").Scan(&version, &rows); err != nil {
+		return err
+	}
+	fmt.Printf("  PostgreSQL %s on %s, %d rows\n", version, d.upstream.address, rows)
+	return nil
+}
+
+// serve writes the configuration and starts the gateway with it.
+func (d *demo) serve(ctx context.Context) error {
+	admin, err := freePort()
+	if err != nil {
+		return err
+	}
+	if d.listen, err = freePort(); err != nil {
+		return err
+	}
+	ca := ""
+	if d.upstream.ca != "" {
+		ca = "\n      ca: " + d.upstream.ca
+	}
+	config := fmt.Sprintf(`# The demo's gateway. Paths are relative to this file.
+data: ./data
+listen: {admin: %q}
+identity:
+  service_tokens: {enabled: true, max_ttl: 24h}
+policies:
+  - {name: guardrails, path: policies}
+plugins:
+  - {name: pii, wasm: "builtin:pii", config: {entities: [EMAIL, CARD]}}
+chain: [guardrails, pii]
+targets:
+  - name: orders
+    protocol: postgres
+    listen: %q
+    upstream:
+      address: %q
+      database: %s
+      tls: %s%s
+    credential: {user: %s, password: "${env:DEMO_PASSWORD}"}
+    record: full
+`, admin, d.listen, d.upstream.address, d.upstream.database, d.upstream.tls, ca, d.upstream.user)
+	d.config = filepath.Join(d.dir, "weir.yaml")
+	if err := os.WriteFile(d.config, []byte(config), 0o600); err != nil {
+		return err
+	}
+	if out, err := d.weir(ctx, "check"); err != nil {
+		return fmt.Errorf("weir check: %w\n%s", err, out)
+	}
+	log, err := os.Create(filepath.Join(d.dir, "weir.log"))
+	if err != nil {
+		return err
+	}
+	d.gateway = exec.Command(filepath.Join(d.bin, "weir"), "serve", "-c", d.config)
+	d.gateway.Env = append(os.Environ(), "DEMO_PASSWORD="+d.upstream.password)
+	d.gateway.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // Ctrl-C is ours: the gateway is drained, not hit
+	stderr, err := d.gateway.StderrPipe()
+	if err != nil {
+		return err
+	}
+	if err := d.gateway.Start(); err != nil {
+		return err
+	}
+	d.exited = make(chan error, 1)
+	ready := make(chan struct{})
+	go func() {
+		defer log.Close()
+		lines, once := bufio.NewScanner(stderr), false
+		for lines.Scan() {
+			fmt.Fprintln(log, lines.Text())
+			if !once && strings.Contains(lines.Text(), "weir: ready") {
+				once = true
+				close(ready)
+			}
+		}
+		d.exited <- d.gateway.Wait()
+	}()
+	began := time.Now()
+	select {
+	case <-ready:
+	case err := <-d.exited:
+		b, _ := os.ReadFile(log.Name())
+		return fmt.Errorf("weir serve ended: %w\n%s", err, b)
+	case <-time.After(30 * time.Second):
+		return fmt.Errorf("weir serve is not ready after 30 s; see %s", log.Name())
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	d.ca = filepath.Join(d.dir, "data", "tls", "ca.pem")
+	fmt.Printf("  ready in %.1f s: agents connect to %s; log in %s\n", time.Since(began).Seconds(), d.listen, log.Name())
+	return nil
+}
+
+func (d *demo) sign(ctx context.Context) error {
+	out, err := d.weir(ctx, "token", "--subject", "demo-agent", "--group", "agents", "--kind", "agent", "--ttl", "1h")
+	if err != nil {
+		return fmt.Errorf("weir token: %w\n%s", err, out)
+	}
+	d.token = strings.TrimSpace(string(out))
+	fmt.Printf("  %s…  (subject demo-agent, group agents, one hour)\n", d.token[:min(24, len(d.token))])
+	return nil
+}
+
+func (d *demo) agent(ctx context.Context) error {
+	host, port, err := net.SplitHostPort(d.listen)
+	if err != nil {
+		return err
+	}
+	loop := exec.CommandContext(ctx, filepath.Join(d.bin, "agent-loop"))
+	loop.Env = append(os.Environ(), "PGHOST="+host, "PGPORT="+port, "PGDATABASE=orders", "PGUSER=agent",
+		"PGPASSWORD="+d.token, "PGSSLMODE=verify-full", "PGSSLROOTCERT="+d.ca)
+	loop.Stdout, loop.Stderr = indent{os.Stdout}, indent{os.Stdout}
+	return loop.Run()
+}
+
+// look runs the commands that a person would.
+func (d *demo) look(ctx context.Context) error {
+	id, err := d.session(ctx)
+	if err != nil {
+		return err
+	}
+	for _, args := range [][]string{
+		{"sessions"}, {"show", id}, {"replay", id, "--speed", "0"}, {"verify", "--all"},
+	} {
+		fmt.Printf("\n$ weir %s\n", strings.Join(args, " "))
+		out, err := d.weir(ctx, args...)
+		if err != nil {
+			return fmt.Errorf("weir %s: %w\n%s", args[0], err, out)
+		}
+		_, _ = indent{os.Stdout}.Write(out)
+	}
+	return nil
+}
+
+// session returns the id of the agent's session, once it is in the archive.
+func (d *demo) session(ctx context.Context) (string, error) {
+	var last string
+	for range 100 {
+		out, err := d.weir(ctx, "sessions", "-o", "json")
+		last = string(out)
+		var list []struct{ ID, Ended string }
+		if err == nil && json.Unmarshal(out, &list) == nil && len(list) > 0 && list[0].Ended != "" {
+			return list[0].ID, nil
+		}
+		time.Sleep(100 * time.Millisecond)
+	}
+	return "", fmt.Errorf("the session does not appear in weir sessions: %s", last)
+}
+
+// record is what weir replay --format json prints of a record, as far as the auditor needs it.
+type record struct {
+	Seq       int64
+	Kind      string
+	Direction string
+	Facts     struct {
+		Identity struct{ Subject string }
+		Target   string
+		Command  struct {
+			Text    string
+			Effects []string
+		}
+		Params []any
+		Denied *struct{ Rule string }
+		Stage  string
+		Result struct {
+			Status, Tag string
+			Rows        int
+		}
+	}
+}
+
+// audit answers: who issued the final write, and what came back?
+func (d *demo) audit(ctx context.Context) error {
+	id, err := d.session(ctx)
+	if err != nil {
+		return err
+	}
+	out, err := d.weir(ctx, "replay", id, "--format", "json")
+	if err != nil {
+		return err
+	}
+	var who, target string
+	var write, answer *record
+	for line := range bytes.Lines(out) {
+		r := new(record)
+		if err := json.Unmarshal(line, r); err != nil {
+			return fmt.Errorf("weir replay --format json: %w", err)
+		}
+		switch {
+		case r.Kind == "open":
+			who, target = r.Facts.Identity.Subject, r.Facts.Target
+		case r.Kind == "command" && r.Facts.Stage != "prepare" && r.Facts.Denied == nil && contains(r.Facts.Command.Effects, "write"):
+			write, answer = r, nil
+		case r.Kind == "result" && write != nil && answer == nil:
+			answer = r
+		}
+	}
+	if write == nil || answer == nil {
+		return errors.New("no write in the record")
+	}
+	fmt.Printf("  Who issued the final write?  %s, at target %s, record %d of session %s\n", who, target, write.Seq, id)
+	fmt.Printf("  What was it?                 %s %v\n", write.Facts.Command.Text, write.Facts.Params)
+	fmt.Printf("  What came back?              %s (record %d)\n", answer.Facts.Result.Tag, answer.Seq)
+	return nil
+}
+
+func contains(list []string, s string) bool {
+	for _, x := range list {
+		if x == s {
+			return true
+		}
+	}
+	return false
+}
+
+// weir runs a weir command with the demo's configuration and returns what it prints on stdout; on failure, on stderr.
+func (d *demo) weir(ctx context.Context, args ...string) ([]byte, error) {
+	cmd := exec.CommandContext(ctx, filepath.Join(d.bin, "weir"), append(args, "-c", d.config)...)
+	cmd.Env = append(os.Environ(), "DEMO_PASSWORD="+d.upstream.password)
+	var out, errs bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &errs
+	if err := cmd.Run(); err != nil {
+		return append(out.Bytes(), errs.Bytes()...), err
+	}
+	return out.Bytes(), nil
+}
+
+// close stops what run started.
+func (d *demo) close() {
+	if d.gateway != nil && d.gateway.Process != nil {
+		_ = d.gateway.Process.Signal(syscall.SIGTERM)
+		select {
+		case <-d.exited:
+		case <-time.After(40 * time.Second):
+			_ = d.gateway.Process.Kill()
+		}
+	}
+	if d.dropOnExit != nil {
+		d.dropOnExit()
+	}
+	if d.server != nil {
+		_ = d.server.Stop()
+	}
+	if d.dir != "" {
+		_ = os.Remove(filepath.Join(d.dir, "pid"))
+	}
+}
+
+func freePort() (string, error) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return "", err
+	}
+	defer l.Close()
+	return l.Addr().String(), nil
+}
+
+// indent shifts what passes by two columns.
+type indent struct{ w *os.File }
+
+func (i indent) Write(b []byte) (int, error) {
+	for line := range bytes.Lines(b) {
+		if _, err := fmt.Fprintf(i.w, "  %s", line); err != nil {
+			return 0, err
+		}
+	}
+	return len(b), nil
+}
