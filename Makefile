@@ -23,15 +23,15 @@ plugins: $(GUEST_FILES) ## build the guests in plugins/ to WebAssembly
 
 .SECONDEXPANSION:
 plugins/%.wasm: $$(wildcard plugins/$$(*D)/*.go) $$(wildcard sdk/go/*.go) go.mod
-	GOOS=wasip1 GOARCH=wasm go build -trimpath -buildmode=c-shared -ldflags='-s -w' -o $@ ./plugins/$(*D)
+	GOOS=wasip1 GOARCH=wasm go build -buildmode=c-shared -ldflags='-s -w' -o $@ ./plugins/$(*D)
 
 bin/weir: $(GUEST_FILES) $(GO_FILES) go.mod
 	@mkdir -p bin
-	go build -trimpath -ldflags '$(LDFLAGS)' -o $@ .
+	go build -ldflags '$(LDFLAGS)' -o $@ .
 
 bin/demo bin/agent-loop: $(GO_FILES) go.mod
 	@mkdir -p bin
-	go build -trimpath -o $@ ./examples/$(@F)
+	go build -o $@ ./examples/$(@F)
 
 .PHONY: demo
 demo: bin/weir bin/demo bin/agent-loop ## an agent's session, guarded, masked, recorded and replayed (KEEP=1 leaves it up)
@@ -74,3 +74,9 @@ fuzz: ## each fuzz target for FUZZTIME (default 30s)
 .PHONY: clean
 clean: ## remove what make has built
 	rm -rf bin .demo $(GUEST_FILES)
+
+.PHONY: bench
+bench: bin/weir ## what Weir costs beside a direct connection, pgbouncer and haproxy; writes BENCHMARKS.md
+	@mkdir -p bin
+	go build -o bin/bench ./protocols/postgres/bench
+	bin/bench -weir bin/weir -o BENCHMARKS.md

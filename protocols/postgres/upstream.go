@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -322,6 +323,9 @@ func (a *authentication) step(b []byte) (reply []byte, err error) {
 		if a.conv == nil || a.conv.Done() || len(rest) > 4096 {
 			return nil, errors.New("an unexpected SASL message")
 		}
+		if iterations(string(rest)) > maxIterations {
+			return nil, fmt.Errorf("the server asks for more than %d SCRAM iterations", maxIterations)
+		}
 		answer, err := a.conv.Step(string(rest))
 		if err != nil {
 			return nil, fmt.Errorf("SCRAM: %w", err)
@@ -332,6 +336,22 @@ func (a *authentication) step(b []byte) (reply []byte, err error) {
 		return []byte(answer), nil
 	}
 	return nil, fmt.Errorf("the server asks for authentication method %d, which Weir does not have", code)
+}
+
+// maxIterations bounds the work that a server can make Weir do to sign in: about half a second.
+const maxIterations = 1_000_000
+
+// iterations reads the iteration count of a server-first-message (RFC 5802 section 7); 0 when there is none.
+func iterations(m string) int {
+	for _, attr := range strings.Split(m, ",") {
+		if n, ok := strings.CutPrefix(attr, "i="); ok {
+			if i, err := strconv.Atoi(n); err == nil {
+				return i
+			}
+			return maxIterations + 1
+		}
+	}
+	return 0
 }
 
 func md5Hex(b []byte) string {

@@ -1,0 +1,414 @@
+// Package file keeps blocks in append-only segment files of one directory, many sessions to a file.
+//
+// A block is durable when Put returns: the file, and for a new file the directory, has been fsynced. A segment that is
+// full is closed for good with mode 0400. The layout is written down in core/ARCHIVE.md.
+package file
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"sync"
+	"syscall"
+
+	"github.com/weir-gateway/weir/core"
+	"github.com/weir-gateway/weir/core/ledger"
+)
+
+const (
+	segmentMagic = "WEIRSEG\x01"
+	segmentHead  = len(segmentMagic) + 8 // and the segment's number
+	frameMagic   = "WBLK"
+	frameHead    = len(frameMagic) + 4 + sha256.Size // and the block's length and hash
+	maxBlock     = ledger.MaxHeader + ledger.MaxStored
+	extension    = ".weir"
+)
+
+// Options of a store. The zero value is right for a gateway.
+type Options struct {
+	// ReadOnly opens a directory that another process may be writing. Put fails; what is added later is seen.
+	ReadOnly bool
+	// SegmentSize is the number of bytes after which a new segment is begun. Zero: 128 MiB. At most 1 GiB.
+	SegmentSize int64
+}
+
+// Store keeps blocks in files. Safe for concurrent use.
+type Store struct {
+	dir string
+	o   Options
+
+	mu       sync.Mutex
+	lock     *os.File
+	sessions map[string]*refs
+	segments map[uint32]*segment
+	active   *os.File // nil: the next Put begins a segment
+	current  uint32
+	sync     func(*os.File) error // (*os.File).Sync, but for tests
+}
+
+// segment is what is known of a file.
+type segment struct {
+	end    int64 // everything before it has been looked at
+	damage []string
+}
+
+// refs says where the blocks of a session lie, in the order of their numbers.
+type refs []ref
+
+type ref struct {
+	number       uint64
+	segment      uint32
+	offset, size uint32 // of the block itself, behind its frame's head
+}
+
+// find returns the position of a number, and whether it is there.
+func (r refs) find(number uint64) (int, bool) {
+	if n := len(r); n == 0 || r[n-1].number < number { // nearly always
+		return n, false
+	}
+	return slices.BinarySearchFunc(r, number, func(a ref, n uint64) int {
+		switch {
+		case a.number < n:
+			return -1
+		case a.number > n:
+			return 1
+		}
+		return 0
+	})
+}
+
+// Open opens the store in dir. For writing it makes the directory (mode 0700), takes its lock, and sets a torn last
+// frame aside.
+func Open(dir string, o Options) (*Store, error) {
+	if o.SegmentSize == 0 {
+		o.SegmentSize = 128 << 20
+	}
+	o.SegmentSize = min(max(o.SegmentSize, 4096), 1<<30)
+	s := &Store{dir: dir, o: o, sessions: map[string]*refs{}, segments: map[uint32]*segment{}, sync: (*os.File).Sync}
+	if o.ReadOnly {
+		if err := s.refresh(); err != nil {
+			return nil, err
+		}
+		return s, nil
+	}
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, fmt.Errorf("archive: %w", err)
+	}
+	lock, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("archive: %w", err)
+	}
+	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		lock.Close()
+		return nil, fmt.Errorf("archive: %s is in use by another process", dir)
+	}
+	s.lock = lock
+	err = s.refresh()
+	if err == nil {
+		err = s.resume()
+	}
+	if err != nil {
+		return nil, errors.Join(err, s.Close())
+	}
+	return s, nil
+}
+
+func (s *Store) path(n uint32) string {
+	return filepath.Join(s.dir, fmt.Sprintf("%08d%s", n, extension))
+}
+
+// Put implements core.Store.
+func (s *Store) Put(ctx context.Context, blocks []core.Block) error {
+	if s.o.ReadOnly {
+		return errors.New("archive: the store is open for reading only")
+	}
+	for i := range blocks {
+		b := &blocks[i]
+		h, err := ledger.ParseBlock(b.Bytes)
+		if err != nil {
+			return fmt.Errorf("archive: %w", err)
+		}
+		if h.BlockHeader != b.Header || sha256.Sum256(b.Bytes) != b.Hash {
+			return fmt.Errorf("archive: block %d of %s: header or hash is not that of its bytes", h.Number, h.Session)
+		}
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for len(blocks) > 0 {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		n, err := s.put(blocks)
+		if err != nil {
+			return err
+		}
+		blocks = blocks[n:]
+	}
+	return nil
+}
+
+// put writes as many of the blocks as the active segment takes, at least one, with one write and one fsync.
+func (s *Store) put(blocks []core.Block) (int, error) {
+	if s.active == nil {
+		if err := s.begin(); err != nil {
+			return 0, err
+		}
+	}
+	seg := s.segments[s.current]
+	var buf []byte
+	type added struct {
+		id string
+		ref
+	}
+	var fresh []added
+	n := 0
+	for i := range blocks {
+		b := &blocks[i]
+		at := seg.end + int64(len(buf))
+		if i > 0 && at > s.o.SegmentSize {
+			break
+		}
+		n++
+		if same, known, err := s.stored(b); err != nil {
+			return 0, err
+		} else if known && !same {
+			return 0, fmt.Errorf("archive: block %d of %s: %w", b.Header.Number, b.Header.Session, core.ErrFork)
+		} else if known {
+			continue
+		}
+		twin := slices.IndexFunc(fresh, func(a added) bool { return a.id == b.Header.Session && a.number == b.Header.Number })
+		if twin >= 0 { // twice in one call
+			o := int64(fresh[twin].offset) - seg.end - sha256.Size
+			if [32]byte(buf[o:o+sha256.Size]) != b.Hash {
+				return 0, fmt.Errorf("archive: block %d of %s: %w", b.Header.Number, b.Header.Session, core.ErrFork)
+			}
+			continue
+		}
+		buf = append(buf, frameMagic...)
+		buf = binary.BigEndian.AppendUint32(buf, uint32(len(b.Bytes)))
+		buf = append(buf, b.Hash[:]...)
+		buf = append(buf, b.Bytes...)
+		fresh = append(fresh, added{b.Header.Session, ref{number: b.Header.Number, segment: s.current, offset: uint32(at) + uint32(frameHead), size: uint32(len(b.Bytes))}})
+	}
+	if len(buf) > 0 {
+		_, err := s.active.WriteAt(buf, seg.end)
+		if err == nil {
+			err = s.sync(s.active)
+		}
+		if err != nil { // what is on the disk is unknown: nothing is added to this file again
+			return 0, errors.Join(fmt.Errorf("archive: segment %d: %w", s.current, err), s.abandon(seg.end))
+		}
+		seg.end += int64(len(buf))
+		for _, a := range fresh {
+			s.add(a.id, a.ref)
+		}
+	}
+	if seg.end >= s.o.SegmentSize {
+		return n, s.finish()
+	}
+	return n, nil
+}
+
+// stored reports whether the block's number is known, and whether it is the same block.
+func (s *Store) stored(b *core.Block) (same, known bool, err error) {
+	r := s.sessions[b.Header.Session]
+	if r == nil {
+		return false, false, nil
+	}
+	i, ok := r.find(b.Header.Number)
+	if !ok {
+		return false, false, nil
+	}
+	f, err := os.Open(s.path((*r)[i].segment))
+	if err != nil {
+		return false, true, fmt.Errorf("archive: %w", err)
+	}
+	defer f.Close()
+	var hash [32]byte
+	if _, err := f.ReadAt(hash[:], int64((*r)[i].offset)-sha256.Size); err != nil {
+		return false, true, fmt.Errorf("archive: segment %d: %w", (*r)[i].segment, err)
+	}
+	return hash == b.Hash, true, nil
+}
+
+func (s *Store) add(id string, r ref) {
+	list := s.sessions[id]
+	if list == nil {
+		list = &refs{}
+		s.sessions[id] = list
+	}
+	if i, ok := list.find(r.number); !ok {
+		*list = slices.Insert(*list, i, r)
+	}
+}
+
+// begin makes a new segment and makes its name durable.
+func (s *Store) begin() error {
+	n := s.current + 1
+	f, err := os.OpenFile(s.path(n), os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return fmt.Errorf("archive: new segment: %w", err)
+	}
+	head := binary.BigEndian.AppendUint64([]byte(segmentMagic), uint64(n))
+	_, err = f.Write(head)
+	if err == nil {
+		err = s.sync(f)
+	}
+	if err == nil {
+		err = syncDir(s.dir)
+	}
+	if err != nil {
+		return errors.Join(fmt.Errorf("archive: new segment: %w", err), f.Close(), os.Remove(s.path(n)))
+	}
+	s.active, s.current = f, n
+	s.segments[n] = &segment{end: int64(segmentHead)}
+	return nil
+}
+
+// finish closes the active segment for good.
+func (s *Store) finish() error {
+	f := s.active
+	s.active = nil
+	err := f.Chmod(0o400)
+	if err == nil {
+		err = s.sync(f)
+	}
+	if err = errors.Join(err, f.Close()); err != nil {
+		return fmt.Errorf("archive: closing segment %d: %w", s.current, err)
+	}
+	return writeSidecar(s, s.current)
+}
+
+// abandon gives up the active segment after a failed write: what lies behind end was never acknowledged.
+func (s *Store) abandon(end int64) error {
+	f := s.active
+	s.active = nil
+	err := f.Truncate(end)
+	return errors.Join(err, f.Chmod(0o400), f.Close())
+}
+
+// Sessions implements core.Store.
+func (s *Store) Sessions(ctx context.Context, f func(id string) error) error {
+	s.mu.Lock()
+	if s.o.ReadOnly {
+		if err := s.refresh(); err != nil {
+			s.mu.Unlock()
+			return err
+		}
+	}
+	ids := make([]string, 0, len(s.sessions))
+	for id := range s.sessions {
+		ids = append(ids, id)
+	}
+	s.mu.Unlock()
+	for _, id := range ids {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		if err := f(id); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Blocks implements core.Store.
+func (s *Store) Blocks(ctx context.Context, id string, f func(core.Block) error) error {
+	return s.blocks(ctx, id, false, f)
+}
+
+func (s *Store) blocks(ctx context.Context, id string, last bool, f func(core.Block) error) error {
+	s.mu.Lock()
+	if s.o.ReadOnly {
+		if err := s.refresh(); err != nil {
+			s.mu.Unlock()
+			return err
+		}
+	}
+	var list refs
+	if r := s.sessions[id]; r != nil {
+		list = slices.Clone(*r)
+	}
+	s.mu.Unlock()
+	if len(list) == 0 {
+		return fmt.Errorf("archive: session %s: %w", id, core.ErrNoSession)
+	}
+	if last {
+		list = list[len(list)-1:]
+	}
+	var (
+		file *os.File
+		open uint32
+		buf  []byte
+	)
+	defer func() { file.Close() }() // Close of a nil file is an error and nothing else
+	for _, r := range list {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		if file == nil || open != r.segment {
+			file.Close()
+			var err error
+			if file, err = os.Open(s.path(r.segment)); err != nil {
+				return fmt.Errorf("archive: %w", err)
+			}
+			open = r.segment
+		}
+		n := sha256.Size + int(r.size)
+		if cap(buf) < n {
+			buf = make([]byte, n)
+		}
+		buf = buf[:n]
+		if _, err := file.ReadAt(buf, int64(r.offset)-sha256.Size); err != nil {
+			return fmt.Errorf("archive: segment %d at %d: %w", r.segment, r.offset, err)
+		}
+		b := core.Block{Header: core.BlockHeader{Session: id, Number: r.number}, Hash: [32]byte(buf[:32]), Bytes: buf[32:n:n]}
+		if h, err := ledger.ParseBlock(b.Bytes); err == nil {
+			b.Header = h.BlockHeader
+		}
+		if err := f(b); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Last returns the block of the highest number of a session, or an error that wraps core.ErrNoSession.
+func (s *Store) Last(ctx context.Context, id string) (core.Block, error) {
+	var out core.Block
+	err := s.blocks(ctx, id, true, func(b core.Block) error { out = b; return nil }) // the buffer is not used again
+	return out, err
+}
+
+// Close implements core.Store.
+func (s *Store) Close() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var errs []error
+	for _, f := range []**os.File{&s.active, &s.lock} {
+		if *f != nil {
+			errs = append(errs, (*f).Close())
+			*f = nil
+		}
+	}
+	s.o.ReadOnly = true
+	return errors.Join(errs...)
+}
+
+func syncDir(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
+}
+
+var (
+	_ core.Store     = (*Store)(nil)
+	_ ledger.Checker = (*Store)(nil)
+)

@@ -1,0 +1,247 @@
+package archive
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/weir-gateway/weir/core"
+	"github.com/weir-gateway/weir/core/ledger"
+)
+
+var (
+	storedTotal = prometheus.NewCounterVec(prometheus.CounterOpts{Name: "weir_archive_blocks_total", Help: "Blocks stored."}, []string{"store"})
+	storeErrors = prometheus.NewCounterVec(prometheus.CounterOpts{Name: "weir_archive_store_errors_total", Help: "Writes to a store that failed and are tried again."}, []string{"store"})
+	badTotal    = prometheus.NewCounterVec(prometheus.CounterOpts{Name: "weir_archive_refused_total", Help: "Messages that are no block, or another block than the stored one: somebody else writes to the streams."}, []string{"store"})
+	indexErrors = prometheus.NewCounter(prometheus.CounterOpts{Name: "weir_archive_index_errors_total", Help: "Batches that the index could not take; rebuild it."})
+	lagMessages = prometheus.NewGauge(prometheus.GaugeOpts{Name: "weir_archive_lag_messages", Help: "Messages that the slowest store had not stored when it was last asked."})
+)
+
+func init() {
+	prometheus.MustRegister(storedTotal, storeErrors, badTotal, indexErrors, lagMessages)
+}
+
+// keeper writes to one store.
+type keeper struct {
+	w      *Worker
+	store  Named
+	first  bool
+	broken bool // the last write failed
+	open   map[string]*openHead
+}
+
+// openHead is the newest block of a session that is open, for the ledger.
+type openHead struct {
+	block core.Block // without its bytes
+	dirty bool       // the ledger does not know it
+	since time.Time  // when the ledger was told last, or the session was first seen
+}
+
+type item struct {
+	msg   jetstream.Msg
+	block core.Block
+}
+
+func (k *keeper) run(ctx context.Context, in <-chan jetstream.Msg) {
+	tick := time.NewTicker(k.w.c.HeadEvery / 5)
+	defer tick.Stop()
+	for {
+		var batch []item
+		select {
+		case <-ctx.Done():
+			return
+		case m := <-in:
+			batch = k.add(batch, m)
+		case <-tick.C:
+			k.heads()
+			continue
+		}
+		size := 0
+	more:
+		for len(batch) < batchBlocks && size < batchBytes {
+			select {
+			case m := <-in:
+				size += len(m.Data())
+				batch = k.add(batch, m)
+			default:
+				break more
+			}
+		}
+		if !k.keep(ctx, batch) {
+			return
+		}
+	}
+}
+
+// add decodes a message. What is no block of the subject's session was not sent by a journal; it is refused for good,
+// and loudly.
+func (k *keeper) add(batch []item, m jetstream.Msg) []item {
+	b, err := ledger.DecodeBlock(m.Data())
+	if err == nil && !strings.HasSuffix(m.Subject(), "."+b.Header.Session) {
+		err = fmt.Errorf("it holds a block of session %s", b.Header.Session)
+	}
+	if err != nil {
+		k.refuse(m, err)
+		return batch
+	}
+	return append(batch, item{m, b})
+}
+
+func (k *keeper) refuse(m jetstream.Msg, err error) {
+	badTotal.WithLabelValues(k.store.Name).Inc()
+	k.w.log.Error("archive: a message is refused", "store", k.store.Name, "subject", m.Subject(), "error", err)
+	_ = m.Term() // at worst it comes again
+}
+
+// keep stores a batch, and tries until it is stored: the messages stay unacknowledged, in order, as long as it takes.
+func (k *keeper) keep(ctx context.Context, batch []item) bool {
+	for wait := 100 * time.Millisecond; len(batch) > 0; {
+		blocks := make([]core.Block, len(batch))
+		for i := range batch {
+			blocks[i] = batch[i].block
+		}
+		err := k.store.Put(ctx, blocks)
+		if errors.Is(err, core.ErrFork) {
+			batch = k.single(ctx, batch)
+			continue
+		}
+		if err == nil && k.first {
+			err = k.follow(ctx, blocks)
+		}
+		if err == nil {
+			if k.broken {
+				k.w.log.Info("archive: the store takes blocks again", "store", k.store.Name)
+			}
+			k.broken = false
+			storedTotal.WithLabelValues(k.store.Name).Add(float64(len(batch)))
+			for _, m := range batch {
+				_ = m.msg.Ack() // at worst it comes again, and changes nothing
+			}
+			return true
+		}
+		if ctx.Err() != nil {
+			return false
+		}
+		storeErrors.WithLabelValues(k.store.Name).Inc()
+		if !k.broken {
+			k.w.log.Error("archive: the store does not take blocks; they stay in JetStream", "store", k.store.Name, "error", err)
+		}
+		k.broken = true
+		select {
+		case <-ctx.Done():
+			return false
+		case <-time.After(wait):
+		}
+		wait = min(2*wait, ackWait/2)
+		for _, m := range batch {
+			_ = m.msg.InProgress()
+		}
+	}
+	return true
+}
+
+// single finds the blocks that differ from what is stored, and returns the batch without them.
+func (k *keeper) single(ctx context.Context, batch []item) []item {
+	var good []item
+	for _, m := range batch {
+		if err := k.store.Put(ctx, []core.Block{m.block}); errors.Is(err, core.ErrFork) {
+			k.refuse(m.msg, err)
+			continue
+		}
+		good = append(good, m)
+	}
+	return good
+}
+
+// follow tells the ledger and the index what has been stored. The ledger is evidence: its failure holds the batch up.
+func (k *keeper) follow(ctx context.Context, blocks []core.Block) error {
+	if err := k.seal(blocks); err != nil {
+		return err
+	}
+	if x := k.w.c.Index; x != nil {
+		if err := x.Add(ctx, k.store, blocks); err != nil && ctx.Err() == nil {
+			indexErrors.Inc()
+			k.w.log.Error("archive: the index misses blocks; rebuild it", "error", err)
+		}
+	}
+	return nil
+}
+
+func (k *keeper) seal(blocks []core.Block) error {
+	if k.w.c.Ledger == nil {
+		return nil
+	}
+	now := time.Now()
+	var leaves []ledger.Leaf
+	for i := range blocks {
+		b := &blocks[i]
+		id := b.Header.Session
+		if !b.Header.Seal {
+			h := k.open[id]
+			if h == nil {
+				h = &openHead{since: now}
+				k.open[id] = h
+			}
+			if !h.dirty || h.block.Header.Number < b.Header.Number {
+				h.block, h.dirty = core.Block{Header: b.Header, Hash: b.Hash}, true
+			}
+			continue
+		}
+		delete(k.open, id)
+		h, err := ledger.ParseBlock(b.Bytes)
+		if err != nil {
+			return err
+		}
+		s, err := h.ReadSeal()
+		if err != nil {
+			k.w.log.Error("archive: a seal cannot be read", "session", id, "error", err)
+			continue
+		}
+		leaves = append(leaves, ledger.LeafOf(*b, s.End, now))
+	}
+	if len(leaves) == 0 {
+		return nil
+	}
+	err := k.w.c.Ledger.AppendAll(leaves)
+	if !errors.Is(err, core.ErrFork) {
+		return err
+	}
+	for _, l := range leaves { // the ledger keeps the first seal; verification reports the other
+		if err := k.w.c.Ledger.Append(l); errors.Is(err, core.ErrFork) {
+			badTotal.WithLabelValues(k.store.Name).Inc()
+			k.w.log.Error("archive: a second, different seal", "error", err)
+		} else if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// heads signs how far the open sessions have got, so that a cut end shows before there is a seal.
+func (k *keeper) heads() {
+	if k.w.c.Ledger == nil || !k.first {
+		return
+	}
+	now := time.Now()
+	var leaves []ledger.Leaf
+	for id, h := range k.open {
+		if !h.dirty && now.Sub(h.since) > 10*time.Minute {
+			delete(k.open, id) // its next block brings it back
+		}
+		if h.dirty && now.Sub(h.since) >= k.w.c.HeadEvery {
+			leaves = append(leaves, ledger.LeafOf(h.block, "", now))
+			h.dirty, h.since = false, now
+		}
+	}
+	if len(leaves) == 0 {
+		return
+	}
+	if err := k.w.c.Ledger.AppendAll(leaves); err != nil {
+		k.w.log.Error("archive: signed heads", "error", err)
+	}
+}

@@ -1,0 +1,266 @@
+// Package archive carries blocks from JetStream into the stores: durable consumers, one set for each store, whose
+// messages are acknowledged only when the store is durable. What every store has is purged from the streams.
+package archive
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/weir-gateway/weir/core"
+	"github.com/weir-gateway/weir/core/archive/index"
+	"github.com/weir-gateway/weir/core/journal"
+	"github.com/weir-gateway/weir/core/ledger"
+)
+
+// Named is a store and the word it has in the configuration. The word names the store's consumers, so a store that is
+// renamed is given everything that the streams still hold once more.
+type Named struct {
+	Name string
+	core.Store
+}
+
+// Config of a worker.
+type Config struct {
+	Stores []Named // at least one; the first is the one that the index and the ledger follow
+	Index  *index.Index
+	Ledger *ledger.Ledger
+	Log    *slog.Logger
+	// PurgeEvery is how often the streams are relieved of what every store has. Default 2 s.
+	PurgeEvery time.Duration
+	// HeadEvery is how often an open session that goes on gets a signed head at most. Default 5 s.
+	HeadEvery time.Duration
+}
+
+// Worker is the running consumers.
+type Worker struct {
+	c       Config
+	log     *slog.Logger
+	streams []jetstream.Stream
+	feeds   [][]*feed // by store, by stream
+	stop    context.CancelFunc
+	wg      sync.WaitGroup
+}
+
+// feed is one store's consumer on one stream.
+type feed struct {
+	consumer jetstream.Consumer
+	messages jetstream.MessagesContext
+}
+
+const (
+	batchBlocks = 256
+	batchBytes  = 16 << 20
+	ackWait     = 3 * time.Second // a worker that died is replaced within this time
+)
+
+// Start makes the consumers where they are missing, and begins.
+func Start(ctx context.Context, js jetstream.JetStream, c Config) (*Worker, error) {
+	if len(c.Stores) == 0 {
+		return nil, errors.New("archive: no store given")
+	}
+	if c.Log == nil {
+		c.Log = slog.New(slog.DiscardHandler)
+	}
+	if c.PurgeEvery == 0 {
+		c.PurgeEvery = 2 * time.Second
+	}
+	if c.HeadEvery == 0 {
+		c.HeadEvery = 5 * time.Second
+	}
+	w := &Worker{c: c, log: c.Log, feeds: make([][]*feed, len(c.Stores))}
+	names := js.StreamNames(ctx, jetstream.WithStreamListSubject(journal.SubjectPrefix+">"))
+	for name := range names.Name() {
+		if !strings.HasPrefix(name, journal.StreamPrefix) {
+			continue
+		}
+		s, err := js.Stream(ctx, name)
+		if err != nil {
+			return nil, fmt.Errorf("archive: stream %s: %w", name, err)
+		}
+		w.streams = append(w.streams, s)
+	}
+	if err := names.Err(); err != nil {
+		return nil, fmt.Errorf("archive: streams: %w", err)
+	}
+	if len(w.streams) == 0 {
+		return nil, errors.New("archive: there are no journal streams: open the journal first")
+	}
+	for i, store := range c.Stores {
+		if !ledger.ValidSession(store.Name) {
+			return nil, fmt.Errorf("archive: %q cannot name a store: letters, digits, - and _", store.Name)
+		}
+		for _, s := range w.streams {
+			cons, err := consumer(ctx, s, store.Name, c.Log)
+			if err != nil {
+				return nil, fmt.Errorf("archive: consumer of %s on %s: %w", store.Name, s.CachedInfo().Config.Name, err)
+			}
+			w.feeds[i] = append(w.feeds[i], &feed{consumer: cons})
+		}
+	}
+	run, stop := context.WithCancel(context.Background())
+	w.stop = stop
+	for i := range c.Stores {
+		in := make(chan jetstream.Msg, batchBlocks)
+		for _, f := range w.feeds[i] {
+			m, err := f.consumer.Messages(jetstream.PullMaxMessages(batchBlocks), jetstream.PullExpiry(5*time.Second))
+			if err != nil {
+				stop()
+				return nil, fmt.Errorf("archive: consumer of %s: %w", c.Stores[i].Name, err)
+			}
+			f.messages = m
+			w.wg.Go(func() { w.pull(run, m, in) })
+		}
+		k := &keeper{w: w, store: c.Stores[i], first: i == 0, open: map[string]*openHead{}}
+		w.wg.Go(func() { k.run(run, in) })
+	}
+	w.wg.Go(func() { w.purger(run) })
+	return w, nil
+}
+
+// consumer makes a store's consumer on a stream. One that is ahead of its stream, because an operator made the stream
+// anew, would pass over messages: it begins again, and the store drops what it has.
+func consumer(ctx context.Context, s jetstream.Stream, store string, log *slog.Logger) (jetstream.Consumer, error) {
+	want := jetstream.ConsumerConfig{
+		Durable:       "archive-" + store,
+		Description:   "Weir: the archive store " + store,
+		DeliverPolicy: jetstream.DeliverAllPolicy,
+		AckPolicy:     jetstream.AckExplicitPolicy,
+		AckWait:       ackWait,
+		MaxAckPending: 4 * batchBlocks,
+	}
+	cons, err := s.CreateOrUpdateConsumer(ctx, want)
+	if err != nil {
+		return nil, err
+	}
+	if floor, last := cons.CachedInfo().AckFloor.Stream, s.CachedInfo().State.LastSeq; floor > last {
+		log.Error("archive: a stream is behind its consumer; it is read from the start", "stream", s.CachedInfo().Config.Name, "store", store, "acknowledged", floor, "last", last)
+		if err := s.DeleteConsumer(ctx, want.Durable); err != nil {
+			return nil, err
+		}
+		return s.CreateOrUpdateConsumer(ctx, want)
+	}
+	return cons, nil
+}
+
+// pull hands one consumer's messages on.
+func (w *Worker) pull(ctx context.Context, m jetstream.MessagesContext, in chan<- jetstream.Msg) {
+	defer m.Stop()
+	for {
+		msg, err := m.Next(jetstream.NextContext(ctx))
+		if ctx.Err() != nil || errors.Is(err, jetstream.ErrMsgIteratorClosed) {
+			return
+		}
+		if err != nil {
+			w.log.Warn("archive: reading from JetStream", "error", err)
+			select {
+			case <-ctx.Done():
+				return
+			case <-time.After(250 * time.Millisecond):
+			}
+			continue
+		}
+		select {
+		case in <- msg:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// purger relieves the streams of what every store has acknowledged.
+func (w *Worker) purger(ctx context.Context) {
+	t := time.NewTicker(w.c.PurgeEvery)
+	defer t.Stop()
+	done := make([]uint64, len(w.streams))
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-t.C:
+		}
+		if err := w.purge(ctx, done); err != nil && ctx.Err() == nil {
+			w.log.Warn("archive: purging the streams", "error", err)
+		}
+	}
+}
+
+func (w *Worker) purge(ctx context.Context, done []uint64) error {
+	for i, s := range w.streams {
+		floor := uint64(1<<64 - 1)
+		for k := range w.c.Stores {
+			info, err := w.feeds[k][i].consumer.Info(ctx)
+			if err != nil {
+				return err
+			}
+			floor = min(floor, info.AckFloor.Stream)
+		}
+		if floor <= done[i] {
+			continue
+		}
+		state, err := s.Info(ctx)
+		if err != nil {
+			return err
+		}
+		// The newest message stays: a stream emptied by a purge that a crash cuts short could come back with its
+		// numbering set back, and consumers would pass over what is published then.
+		upTo := min(floor+1, state.State.LastSeq)
+		if err := s.Purge(ctx, jetstream.WithPurgeSequence(upTo)); err != nil {
+			return err
+		}
+		done[i] = floor
+	}
+	return nil
+}
+
+// Lag returns how many messages the slowest store has yet to store.
+func (w *Worker) Lag() (uint64, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	most := uint64(0)
+	for k := range w.c.Stores {
+		n := uint64(0)
+		for i := range w.streams {
+			info, err := w.feeds[k][i].consumer.Info(ctx)
+			if err != nil {
+				return 0, fmt.Errorf("archive: %w", err)
+			}
+			n += info.NumPending + uint64(info.NumAckPending)
+		}
+		most = max(most, n)
+	}
+	lagMessages.Set(float64(most))
+	return most, nil
+}
+
+// Drain returns when every store has what is in the streams now.
+func (w *Worker) Drain(ctx context.Context) error {
+	for {
+		n, err := w.Lag()
+		if err != nil {
+			return err
+		}
+		if n == 0 {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("archive: %d messages are not stored yet; they stay in JetStream: %w", n, ctx.Err())
+		case <-time.After(10 * time.Millisecond):
+		}
+	}
+}
+
+// Close drains what is in the streams, within ctx, and stops. The stores, the index and the ledger stay open.
+func (w *Worker) Close(ctx context.Context) error {
+	err := w.Drain(ctx)
+	w.stop()
+	w.wg.Wait()
+	return err
+}

@@ -1,0 +1,204 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"os/signal"
+	"reflect"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/spf13/cobra"
+
+	"github.com/weir-gateway/weir/core"
+	"github.com/weir-gateway/weir/core/config"
+	"github.com/weir-gateway/weir/core/gateway"
+)
+
+func (a *app) serve() *cobra.Command {
+	var path, format, level string
+	c := &cobra.Command{
+		Use:   "serve",
+		Short: "Run the gateway",
+		Long: "Run the gateway. It prints one line a listener and then \"weir: ready\" on stderr. SIGTERM and SIGINT let open\n" +
+			"sessions finish within their limits.drain; a second one ends at once. SIGHUP reloads the configuration for new sessions.",
+		Example: "  weir serve\n  weir serve -c /etc/weir/weir.yaml --log-format json",
+		Args:    cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			log, err := logger(a.err, format, level)
+			if err != nil {
+				return use(err)
+			}
+			ctx, stop := signal.NotifyContext(cmd.Context(), syscall.SIGTERM, os.Interrupt)
+			defer stop()
+			context.AfterFunc(ctx, stop) // the second signal has its usual effect
+			hup := make(chan os.Signal, 1)
+			signal.Notify(hup, syscall.SIGHUP)
+			defer signal.Stop(hup)
+			return coded(a.runGateway(ctx, configPath(path), log, hup))
+		},
+	}
+	configFlag(c, &path)
+	c.Flags().StringVar(&format, "log-format", "text", "`format` of the log on stderr: text or json")
+	c.Flags().StringVar(&level, "log-level", "info", "least `level` that is logged: debug, info, warn or error")
+	return c
+}
+
+func logger(w io.Writer, format, level string) (*slog.Logger, error) {
+	var l slog.Level
+	if err := l.UnmarshalText([]byte(level)); err != nil {
+		return nil, fmt.Errorf("--log-level is debug, info, warn or error, not %q", level)
+	}
+	o := &slog.HandlerOptions{Level: l}
+	switch format {
+	case "text":
+		return slog.New(slog.NewTextHandler(w, o)), nil
+	case "json":
+		return slog.New(slog.NewJSONHandler(w, o)), nil
+	}
+	return nil, fmt.Errorf("--log-format is text or json, not %q", format)
+}
+
+// runGateway starts everything in order, runs until ctx ends, and stops everything in the opposite order: what is
+// stopped last is what the evidence needs.
+func (a *app) runGateway(ctx context.Context, path string, log *slog.Logger, hup <-chan os.Signal) (err error) {
+	cfg, err := config.Load(path)
+	if err != nil {
+		if all, more := a.checked(ctx, path); all != nil && more != nil {
+			err = more
+		}
+		return use(err)
+	}
+	a.warn(cfg)
+	if err := os.MkdirAll(cfg.Data, 0o700); err != nil {
+		return unreachable(err)
+	}
+	registry := prometheus.NewRegistry()
+	w, err := newWiring(ctx, a.Build, cfg, log, registry, false)
+	if err != nil {
+		return unreachable(err)
+	}
+	defer w.close()
+	settings, err := w.settings(ctx, cfg)
+	if err != nil {
+		return use(err)
+	}
+	name, _ := os.Hostname()
+	boot := core.NewID(time.Now())
+	e, err := openEvidence(ctx, cfg, name, boot, log)
+	if err != nil {
+		settings.Release()
+		return unreachable(err)
+	}
+	defer func() { err = errors.Join(err, e.close(log)) }()
+	var g *gateway.Gateway
+	g, err = gateway.New(gateway.Config{
+		Name: name, Boot: boot, Protocols: a.Protocols, Journal: e.journal, Lost: e.journal.Lost, Admin: cfg.Listen.Admin,
+		Limits: gateway.Limits{
+			Connections: cfg.Listen.Connections, PerListener: cfg.Listen.ListenerConnections, UnsignedPerSource: cfg.Listen.UnsignedPerSourceMax,
+		},
+		Log: log, Registry: registry,
+		Ready: func(listeners []gateway.Listener) { a.ready(g.AdminAddr(), w.caPath, listeners) },
+	}, settings)
+	if err != nil {
+		settings.Release()
+		return use(err)
+	}
+	reloads, stopReloads := context.WithCancel(ctx)
+	defer stopReloads()
+	go func() {
+		for {
+			select {
+			case <-reloads.Done():
+				return
+			case <-hup:
+				a.reload(reloads, g, w, cfg, log)
+			}
+		}
+	}()
+	return g.Run(ctx)
+}
+
+// ready tells where clients go.
+func (a *app) ready(admin net.Addr, caPath string, listeners []gateway.Listener) {
+	for _, l := range listeners {
+		fmt.Fprintf(a.err, "weir: %s on %s (%s)\n", l.Protocol, l.Address, strings.Join(l.Targets, ", "))
+	}
+	fmt.Fprintf(a.err, "weir: health, metrics and API on http://%s\n", admin)
+	if caPath != "" {
+		fmt.Fprintf(a.err, "weir: certificate of the local CA: %s\n", caPath)
+	}
+	fmt.Fprintln(a.err, "weir: ready")
+}
+
+// reload changes to what the file says now. When anything is wrong nothing changes, and the log says what.
+func (a *app) reload(ctx context.Context, g *gateway.Gateway, w *wiring, running *config.Config, log *slog.Logger) {
+	fail := func(err error) {
+		for _, p := range problemsOf(err) {
+			log.Error("cli: reload refused", "problem", p.String())
+		}
+		log.Error("cli: reload refused: nothing has changed", "file", running.File)
+	}
+	next, err := config.Load(running.File)
+	if err != nil {
+		fail(err)
+		return
+	}
+	if err := reloadable(running, next); err != nil {
+		fail(err)
+		return
+	}
+	settings, err := w.settings(ctx, next)
+	if err != nil {
+		fail(err)
+		return
+	}
+	if err := g.Reload(settings); err != nil {
+		settings.Release()
+		fail(err)
+		return
+	}
+	for _, p := range next.Warnings {
+		log.Warn("cli: reload", "warning", p.String())
+	}
+	log.Info("cli: reloaded", "file", next.File, "targets", len(next.Targets))
+}
+
+// reloadable refuses a change that only a restart can make.
+func reloadable(now, next *config.Config) error {
+	var problems config.Problems
+	for _, part := range []struct {
+		path       string
+		was, would any
+	}{
+		{"data", now.Data, next.Data},
+		{"listen.admin", now.Listen.Admin, next.Listen.Admin},
+		{"listen.connections", now.Listen.Connections, next.Listen.Connections},
+		{"listen.listener_connections", now.Listen.ListenerConnections, next.Listen.ListenerConnections},
+		{"listen.unsigned_in_per_source", now.Listen.UnsignedPerSourceMax, next.Listen.UnsignedPerSourceMax},
+		{"journal.nats", now.Journal.NATS, next.Journal.NATS},
+		{"archive", paths(now), paths(next)},
+	} {
+		if !reflect.DeepEqual(part.was, part.would) {
+			problems = append(problems, next.Problem(part.path, "cannot be changed by a reload", "restart the gateway"))
+		}
+	}
+	if len(problems) > 0 {
+		return problems
+	}
+	return nil
+}
+
+func paths(c *config.Config) (out []string) {
+	for _, s := range c.Archive {
+		out = append(out, s.Kind, s.Path)
+	}
+	return out
+}

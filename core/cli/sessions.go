@@ -1,0 +1,167 @@
+package cli
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"sort"
+	"strconv"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/weir-gateway/weir/core/archive/index"
+	"github.com/weir-gateway/weir/core/config"
+	"github.com/weir-gateway/weir/core/gateway"
+)
+
+func (a *app) sessions() *cobra.Command {
+	var path, output, since, until string
+	var q index.Query
+	c := &cobra.Command{
+		Use:   "sessions",
+		Short: "List sessions: who, where, when, and how it ended",
+		Example: `  weir sessions --since 1d --denied
+  weir sessions --identity nightly-report --grep 'delete from' -o json`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			var err error
+			now := time.Now()
+			if q.Since, err = moment("--since", since, now); err != nil {
+				return err
+			}
+			if q.Until, err = moment("--until", until, now); err != nil {
+				return err
+			}
+			cfg, err := load(path)
+			if err != nil {
+				return err
+			}
+			list, err := listSessions(cmd.Context(), cfg, q)
+			if err != nil {
+				return coded(err)
+			}
+			if output == "json" {
+				return a.printJSON(list)
+			}
+			return a.sessionTable(list)
+		},
+	}
+	configFlag(c, &path)
+	outputFlag(c, &output)
+	f := c.Flags()
+	f.StringVar(&q.Identity, "identity", "", "only of this `subject`")
+	f.StringVar(&q.Target, "target", "", "only with this `target`")
+	f.StringVar(&q.Protocol, "protocol", "", "only of this `protocol`")
+	f.StringVar(&q.Run, "run", "", "only of this `run`")
+	f.StringVar(&since, "since", "", "only begun after: a `time` ago (1h, 7d), a date, or a time as in RFC 3339")
+	f.StringVar(&until, "until", "", "only begun before: as for --since")
+	f.StringVar(&q.Grep, "grep", "", "only with this `text` in a command")
+	f.BoolVar(&q.Denied, "denied", false, "only with something refused")
+	f.IntVar(&q.Limit, "limit", 1000, "the newest `n` at most")
+	return c
+}
+
+// moment reads a point in time: so long ago, a date, or a time.
+func moment(flag, s string, now time.Time) (time.Time, error) {
+	if s == "" {
+		return time.Time{}, nil
+	}
+	if d, err := config.ParseDuration(s); err == nil {
+		return now.Add(-d), nil
+	}
+	for _, layout := range []string{time.RFC3339Nano, "2006-01-02T15:04:05", "2006-01-02 15:04", time.DateOnly} {
+		if t, err := time.ParseInLocation(layout, s, time.Local); err == nil {
+			return t, nil
+		}
+	}
+	return time.Time{}, use(fmt.Errorf("%s: %q is not a time ago (7d), a date (2006-01-02) or a time (2006-01-02T15:04:05Z)", flag, s))
+}
+
+// listSessions asks the index, and the gateway for what is open and not in it yet. The oldest comes first.
+func listSessions(ctx context.Context, c *config.Config, q index.Query) ([]index.Session, error) {
+	list := []index.Session{}
+	x, err := index.Open(indexPath(c), true)
+	switch {
+	case err == nil:
+		defer x.Close()
+		if list, err = x.Sessions(ctx, q); err != nil {
+			return nil, err
+		}
+	case errors.Is(err, os.ErrNotExist): // nothing was recorded here yet
+	default:
+		return nil, err
+	}
+	open, err := liveSessions(ctx, c.Listen.Admin)
+	if err != nil && len(list) == 0 && x == nil {
+		return nil, fmt.Errorf("there is no index in %s, and no gateway answers on %s", c.Data, c.Listen.Admin)
+	}
+	at := make(map[string]int, len(list))
+	for i := range list {
+		at[list[i].ID] = i
+	}
+	for _, l := range open {
+		if i, ok := at[l.ID]; ok { // the gateway knows better
+			if s := &list[i]; s.Ended == nil {
+				s.Commands, s.Rows, s.Denied = l.Commands, l.Rows, l.Denied
+			}
+			continue
+		}
+		if wanted(l, q) {
+			list = append(list, index.Session{
+				ID: l.ID, Identity: l.Identity, Target: l.Target, Protocol: l.Protocol, Run: l.Run, Started: l.Started,
+				Commands: l.Commands, Rows: l.Rows, Denied: l.Denied,
+			})
+		}
+	}
+	sort.SliceStable(list, func(i, j int) bool { return list[i].Started.Before(list[j].Started) })
+	return list, nil
+}
+
+// wanted is the query for a session that is not in the index. Its texts are not known yet.
+func wanted(l gateway.Live, q index.Query) bool {
+	is := func(want, got string) bool { return want == "" || want == got }
+	return is(q.Identity, l.Identity) && is(q.Target, l.Target) && is(q.Protocol, l.Protocol) && is(q.Run, l.Run) && q.Grep == "" &&
+		(!q.Denied || l.Denied > 0) && (q.Since.IsZero() || !l.Started.Before(q.Since)) && (q.Until.IsZero() || l.Started.Before(q.Until))
+}
+
+// liveSessions asks the gateway that runs on this machine, if it does.
+func liveSessions(ctx context.Context, admin string) ([]gateway.Live, error) {
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+admin+"/api/v1/sessions", nil)
+	if err != nil {
+		return nil, err
+	}
+	direct := &http.Transport{DisableKeepAlives: true} // no proxy: it is on this machine
+	res, err := (&http.Client{Transport: direct}).Do(req)
+	if err != nil {
+		return nil, err
+	}
+	defer res.Body.Close()
+	if res.StatusCode != http.StatusOK {
+		return nil, fmt.Errorf("http://%s answered %s", admin, res.Status)
+	}
+	var list []gateway.Live
+	err = json.NewDecoder(io.LimitReader(res.Body, 64<<20)).Decode(&list)
+	return list, err
+}
+
+func (a *app) sessionTable(list []index.Session) error {
+	rows := make([][]string, len(list))
+	for i, s := range list {
+		took, end := "", s.End
+		if s.Ended != nil {
+			took = s.Ended.Sub(s.Started).Round(time.Millisecond).String()
+		} else {
+			end = "open"
+		}
+		n := func(n int64) string { return strconv.FormatInt(n, 10) }
+		rows[i] = []string{s.ID, s.Started.Local().Format("2006-01-02 15:04:05"), took, s.Identity, s.Target, n(s.Commands), n(s.Rows), n(s.Denied), end}
+	}
+	return a.table([]string{"SESSION", "STARTED", "TOOK", "IDENTITY", "TARGET", "COMMANDS", "ROWS", "DENIED", "END"}, rows)
+}

@@ -1,0 +1,129 @@
+package cli
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/weir-gateway/weir/core/ledger"
+)
+
+// worst is how many bad places are printed: the first ones say what happened.
+const worst = 20
+
+func (a *app) verify() *cobra.Command {
+	var path, output, dir, log, key string
+	var all bool
+	c := &cobra.Command{
+		Use:   "verify [ID... | --all]",
+		Short: "Prove that nothing was changed, dropped, reordered or cut",
+		Long: "Prove, without a gateway and with the public key alone, that the archive holds what was sealed. With --all also that no\n" +
+			"sealed session is missing. The exit code is 1, and the first bad places are printed, when something does not hold.",
+		Example: `  weir verify --all
+  weir verify 01jd2t0000000000000000000
+  weir verify --all --archive /mnt/copy/archive --key ledger.pub`,
+		RunE: func(cmd *cobra.Command, ids []string) error {
+			if all == (len(ids) > 0) {
+				return use(errors.New("verify needs session ids, or --all"))
+			}
+			if err := a.places(path, &dir, &log, &key); err != nil {
+				return err
+			}
+			if all {
+				ids = nil // which is how the ledger spells "every session"
+			}
+			public, err := os.ReadFile(key)
+			if err != nil {
+				return unreachable(fmt.Errorf("the public key: %w", err))
+			}
+			store, err := openStore(dir)
+			if err != nil {
+				return err
+			}
+			defer store.Close()
+			report, err := ledger.Verify(cmd.Context(), ledger.VerifyConfig{
+				Store: store, LedgerDir: log, PublicKey: strings.TrimSpace(string(public)), Sessions: ids,
+			})
+			if err != nil {
+				return coded(err)
+			}
+			return a.printReport(report, output)
+		},
+	}
+	configFlag(c, &path)
+	outputFlag(c, &output)
+	f := c.Flags()
+	f.BoolVar(&all, "all", false, "every session, and the log of seals as a whole")
+	f.StringVar(&dir, "archive", "", "archive `folder` (default: the configuration's)")
+	f.StringVar(&log, "ledger", "", "`folder` of the log of seals (default: ledger in data, or beside --archive)")
+	f.StringVar(&key, "key", "", "public key `file` (default: keys/ledger.pub in data, or beside --archive)")
+	return c
+}
+
+// places fills in where archive, log and key are. Without --archive the configuration says it; with it no
+// configuration is needed, so that a copy can be verified elsewhere.
+func (a *app) places(config string, dir, log, key *string) error {
+	data := filepath.Dir(*dir)
+	if *dir == "" {
+		cfg, err := load(config)
+		if err != nil {
+			return err
+		}
+		*dir, data = cfg.Archive[0].Path, cfg.Data
+	}
+	if *log == "" {
+		*log = filepath.Join(data, "ledger")
+	}
+	if *key == "" {
+		*key = filepath.Join(data, "keys", "ledger.pub")
+	}
+	return nil
+}
+
+func (a *app) printReport(r ledger.Report, output string) error {
+	if output == "json" {
+		r.Open, r.Problems = append([]string{}, r.Open...), append([]ledger.Problem{}, r.Problems...) // lists, never null
+		err := a.printJSON(struct {
+			OK bool `json:"ok"`
+			ledger.Report
+		}{r.OK(), r})
+		if err == nil && !r.OK() {
+			err = &exit{exitNo, nil}
+		}
+		return err
+	}
+	what := fmt.Sprintf("%s, %s, %s, %s", plural(r.Sessions, "session"), plural(r.Blocks, "block"), plural(r.Records, "record"), size(r.Bytes))
+	if len(r.Open) > 0 {
+		what += fmt.Sprintf("; %d still open", len(r.Open))
+	}
+	if r.OK() {
+		fmt.Fprintf(a.out, "verified: %s\n", what)
+		return nil
+	}
+	fmt.Fprintf(a.out, "NOT verified: %s in %s\n", plural(len(r.Problems), "bad place"), what)
+	for i, p := range r.Problems {
+		if i == worst {
+			fmt.Fprintf(a.out, "  and %d more\n", len(r.Problems)-worst)
+			break
+		}
+		fmt.Fprintf(a.out, "  %s\n", printable(p.String()))
+	}
+	return &exit{exitNo, nil}
+}
+
+// size writes a number of bytes for people.
+func size(n int64) string {
+	const step = 1024
+	if n < step {
+		return plural(int(n), "byte")
+	}
+	f, unit := float64(n), 0
+	for f >= step && unit < 4 {
+		f, unit = f/step, unit+1
+	}
+	return fmt.Sprintf("%.1f %ciB", f, " KMGT"[unit])
+}

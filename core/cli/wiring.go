@@ -1,0 +1,372 @@
+package cli
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"net"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/weir-gateway/weir/core"
+	"github.com/weir-gateway/weir/core/chain"
+	"github.com/weir-gateway/weir/core/config"
+	"github.com/weir-gateway/weir/core/credential"
+	"github.com/weir-gateway/weir/core/gateway"
+	"github.com/weir-gateway/weir/core/identity"
+	"github.com/weir-gateway/weir/core/mask"
+	"github.com/weir-gateway/weir/core/opa"
+	"github.com/weir-gateway/weir/core/wasm"
+)
+
+// wiring makes a gateway's settings out of a configuration. What it holds outlives a reload.
+type wiring struct {
+	Build
+	host   *wasm.Host
+	mask   *mask.Key // nil: one for the life of the process
+	log    *slog.Logger
+	dry    bool // check only: nothing is made, nobody is asked
+	caPath string
+}
+
+// newWiring opens what settings share: keys and the plugin host. With dry nothing is written.
+func newWiring(ctx context.Context, b Build, c *config.Config, log *slog.Logger, metrics prometheus.Registerer, dry bool) (*wiring, error) {
+	w := &wiring{Build: b, log: log, dry: dry}
+	host := wasm.HostConfig{Log: log, Metrics: metrics}
+	if !dry {
+		host.CacheDir = cacheDir(c)
+		key, err := maskKey(keysDir(c))
+		if err != nil {
+			return nil, err
+		}
+		w.mask = mask.NewKey(key)
+	}
+	var err error
+	w.host, err = wasm.Open(ctx, host)
+	return w, err
+}
+
+func (w *wiring) close() {
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	if err := w.host.Close(ctx); err != nil {
+		w.log.Error("cli: plugin host", "error", err)
+	}
+}
+
+// settings loads everything that c names. On failure the error is a config.Problems with everything that is wrong.
+func (w *wiring) settings(ctx context.Context, c *config.Config) (gateway.Settings, error) {
+	l := &loader{wiring: w, c: c, steps: map[string]chain.Step{}, chains: map[string]*chain.Chain{}}
+	l.policies(ctx)
+	l.plugins(ctx)
+	s := gateway.Settings{Targets: l.targets(ctx), Release: l.release}
+	s.TLS = l.tls()
+	s.Verifier = l.verifier(ctx)
+	if len(l.problems) > 0 {
+		l.release()
+		l.problems.Sort()
+		return gateway.Settings{}, l.problems
+	}
+	return s, nil
+}
+
+// loader is one run of wiring.settings.
+type loader struct {
+	*wiring
+	c        *config.Config
+	problems config.Problems
+	steps    map[string]chain.Step
+	chains   map[string]*chain.Chain // by the names of their steps
+	closers  []func(context.Context) error
+}
+
+func (l *loader) fail(path, hint string, err error) {
+	var inner config.Problems
+	if errors.As(err, &inner) {
+		l.problems = append(l.problems, inner...)
+		return
+	}
+	l.problems = append(l.problems, l.c.Problem(path, err.Error(), hint))
+}
+
+func (l *loader) release() {
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	for _, f := range l.closers {
+		if err := f(ctx); err != nil {
+			l.log.Error("cli: plugin", "error", err)
+		}
+	}
+}
+
+func (l *loader) policies(ctx context.Context) {
+	for i, p := range l.c.Policies {
+		at := fmt.Sprintf("policies[%d].path", i)
+		oc := opa.Config{Name: p.Name, Path: p.Path, Packages: p.Packages, Timeout: p.Timeout, Log: l.log}
+		if name, ok := strings.CutPrefix(p.Path, config.Builtin); ok {
+			sub, err := builtin(l.Policies, name)
+			if err != nil {
+				l.fail(at, "builtin policies are: "+strings.Join(folders(l.Policies), ", "), fmt.Errorf("there is no builtin policy %q", name))
+				continue
+			}
+			oc.FS = sub
+		}
+		policy, err := opa.Load(ctx, oc)
+		if err != nil {
+			l.failLines(at, err)
+			continue
+		}
+		l.steps[p.Name] = chain.Step{Name: p.Name, Plugin: policy, OnError: p.OnError}
+	}
+}
+
+// failLines makes a problem of each error that was joined: a policy's have file and line of their own.
+func (l *loader) failLines(path string, err error) {
+	var joined interface{ Unwrap() []error }
+	if errors.As(err, &joined) {
+		for _, e := range joined.Unwrap() {
+			l.failLines(path, e)
+		}
+		return
+	}
+	l.fail(path, "", err)
+}
+
+func (l *loader) plugins(ctx context.Context) {
+	for i, p := range l.c.Plugins {
+		at := fmt.Sprintf("plugins[%d]", i)
+		module, err := l.module(p.WASM)
+		if err != nil {
+			l.fail(at+".wasm", "", err)
+			continue
+		}
+		settings, ok := l.secrets(ctx, at+".config", p.Config).(map[string]any)
+		if !ok {
+			settings = nil
+		}
+		const page = 64 << 10
+		guest, err := l.host.Load(ctx, wasm.Config{
+			Name: p.Name, Module: module, Config: settings, OnError: p.OnError, AllowUnmasked: p.AllowUnmasked,
+			Limits: wasm.Limits{
+				MemoryPages: uint32(min((p.Limits.Memory+page-1)/page, 1<<16)), Command: p.Limits.Command, Rows: p.Limits.Rows, Start: p.Limits.Start,
+				Instances: p.Limits.Instances, Value: p.Limits.Value,
+			},
+		})
+		if err != nil {
+			l.fail(at, "", err)
+			continue
+		}
+		l.closers = append(l.closers, guest.Close)
+		l.steps[p.Name] = chain.Step{Name: p.Name, Plugin: guest, OnError: guest.OnError()}
+	}
+}
+
+// maxModule bounds a plugin's file, in bytes.
+const maxModule = 64 << 20
+
+func (l *loader) module(path string) ([]byte, error) {
+	if name, ok := strings.CutPrefix(path, config.Builtin); ok {
+		if l.Plugins == nil || !fs.ValidPath(name) {
+			return nil, fmt.Errorf("there is no builtin plugin %q", name)
+		}
+		b, err := fs.ReadFile(l.Plugins, name+"/"+name+".wasm")
+		if err != nil {
+			return nil, fmt.Errorf("there is no builtin plugin %q in this build", name)
+		}
+		return b, nil
+	}
+	info, err := os.Stat(path)
+	if err != nil {
+		return nil, err
+	}
+	if info.Size() > maxModule || !info.Mode().IsRegular() {
+		return nil, fmt.Errorf("%s is not a file of at most %d MiB", path, maxModule>>20)
+	}
+	return os.ReadFile(path)
+}
+
+// secrets replaces references in a plugin's settings by the secrets.
+func (l *loader) secrets(ctx context.Context, path string, v any) any {
+	switch v := v.(type) {
+	case map[string]any:
+		m := make(map[string]any, len(v))
+		for k, x := range v {
+			m[k] = l.secrets(ctx, path+"."+k, x)
+		}
+		return m
+	case []any:
+		s := make([]any, len(v))
+		for i, x := range v {
+			s[i] = l.secrets(ctx, fmt.Sprintf("%s[%d]", path, i), x)
+		}
+		return s
+	case string:
+		if !strings.HasPrefix(v, "${") {
+			return v
+		}
+		source, err := credential.Parse(v, l.c.Dir)
+		if err == nil {
+			v, err = source.Read(ctx)
+		}
+		if err != nil {
+			l.fail(path, "", err)
+		}
+		return v
+	}
+	return v
+}
+
+func (l *loader) targets(ctx context.Context) []gateway.Target {
+	var out []gateway.Target
+	for i := range l.c.Targets {
+		t := &l.c.Targets[i]
+		if t.Protocol != "" && !slices.ContainsFunc(l.Protocols, func(p core.Protocol) bool { return p.Name() == t.Protocol }) {
+			l.fail(t.At("protocol"), l.speaks(), fmt.Errorf("this build does not speak %q", t.Protocol))
+			continue
+		}
+		noun, err := t.Core()
+		if err != nil {
+			l.fail(t.At("upstream"), "", err)
+			continue
+		}
+		source, err := credential.Parse(t.Credential.Password.Reference(), l.c.Dir)
+		if err == nil {
+			_, err = source.Read(ctx) // so that a missing one is found before the first client is
+		}
+		if err != nil {
+			l.fail(t.At("credential.password"), "", err)
+			continue
+		}
+		noun.Credential = credential.New(t.Credential.User, source).Resolve
+		own := gateway.Target{Target: noun, Listen: t.Listen, Where: fmt.Sprintf("%s:%d", l.c.File, l.c.Line(t.At("listen")))}
+		if steps := l.chain(t); steps != nil {
+			own.Chain = steps
+		}
+		out = append(out, own)
+	}
+	return out
+}
+
+func (l *loader) speaks() string {
+	var names []string
+	for _, p := range l.Protocols {
+		names = append(names, p.Name())
+	}
+	return "it speaks: " + strings.Join(names, ", ")
+}
+
+// chain makes the chain of a target, or finds the one of another target with the same steps.
+func (l *loader) chain(t *config.Target) *chain.Chain {
+	names := t.Steps()
+	key := strings.Join(names, "\x00")
+	if made, ok := l.chains[key]; ok || len(names) == 0 {
+		return made
+	}
+	var steps []chain.Step
+	for _, n := range names {
+		s, ok := l.steps[n]
+		if !ok {
+			return nil // its own problem was told
+		}
+		steps = append(steps, s)
+	}
+	made, err := chain.Options{MaskKey: l.mask, Log: l.log}.New(steps...)
+	if err != nil {
+		l.fail(t.At("chain"), "", err)
+	}
+	l.chains[key] = made
+	return made
+}
+
+func (l *loader) tls() *tls.Config {
+	t := l.c.Listen.TLS
+	if t.Cert != "" {
+		c, err := gateway.LoadTLS(t.Cert, t.Key)
+		if err != nil {
+			l.fail("listen.tls", "", err)
+		}
+		l.caPath = ""
+		return c
+	}
+	if l.dry {
+		return nil
+	}
+	var hosts []string
+	for i := range l.c.Targets {
+		if host, _, err := net.SplitHostPort(l.c.Targets[i].Listen); err == nil {
+			hosts = append(hosts, host)
+		}
+	}
+	c, ca, err := gateway.LocalTLS(tlsDir(l.c), hosts...)
+	if err != nil {
+		l.fail("data", "", err)
+	}
+	l.caPath = ca
+	return c
+}
+
+// verifier makes what recognises clients. A dry run gets one that recognises nobody: the key is not to be made.
+func (l *loader) verifier(ctx context.Context) gateway.Verifier {
+	if l.dry {
+		return nobody{}
+	}
+	ic := identity.Config{Log: l.log}
+	if l.c.Identity.ServiceTokens.On() {
+		issuer, err := identity.OpenIssuer(keysDir(l.c), l.c.Identity.ServiceTokens.MaxTTL)
+		if err != nil {
+			l.fail("identity.service_tokens", "", err)
+			return nil
+		}
+		ic.Service = issuer
+	}
+	for _, o := range l.c.Identity.OIDC {
+		ic.Providers = append(ic.Providers, identity.Provider{
+			Name: o.Name, Issuer: o.Issuer, Audience: o.Audience, GroupsClaim: o.GroupsClaim, Clients: o.Clients, Algorithms: o.Algorithms,
+		})
+	}
+	v, err := identity.New(ctx, ic)
+	if err != nil {
+		l.fail("identity", "", err)
+		return nil
+	}
+	return v
+}
+
+type nobody struct{}
+
+func (nobody) Verify(context.Context, string) (core.Identity, error) {
+	return core.Identity{}, core.ErrUnauthenticated
+}
+
+func builtin(f fs.FS, name string) (fs.FS, error) {
+	if f == nil || !fs.ValidPath(name) || name == "." {
+		return nil, fs.ErrNotExist
+	}
+	if info, err := fs.Stat(f, name); err != nil || !info.IsDir() {
+		return nil, fs.ErrNotExist
+	}
+	return fs.Sub(f, name)
+}
+
+func folders(f fs.FS) (names []string) {
+	if f == nil {
+		return nil
+	}
+	entries, err := fs.ReadDir(f, ".")
+	if err != nil {
+		return nil
+	}
+	for _, e := range entries {
+		if e.IsDir() {
+			names = append(names, e.Name())
+		}
+	}
+	return names
+}

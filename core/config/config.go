@@ -1,0 +1,188 @@
+// Package config reads Weir's one configuration file: its shape, its strict decoding and its checks.
+//
+// Nothing is ignored: an unknown key, a value of the wrong kind, a name that nothing answers to and a control that
+// would do nothing are problems, and every problem of the file is reported in one run with file and line.
+package config
+
+import (
+	"time"
+
+	"go.yaml.in/yaml/v3"
+
+	"github.com/weir-gateway/weir/core"
+)
+
+// Config is one configuration file, checked. Paths in it are absolute, or relative to the working directory.
+type Config struct {
+	File string `yaml:"-"` // as given to Load
+	Dir  string `yaml:"-"` // the file's folder: what relative paths are relative to
+
+	Data      string    `yaml:"data"` // default: weir-data beside the file
+	Listen    Listen    `yaml:"listen"`
+	Identity  Identity  `yaml:"identity"`
+	Journal   Journal   `yaml:"journal"`
+	Archive   []Archive `yaml:"archive"` // none: one of kind file in Data
+	Retention Retention `yaml:"retention"`
+	Policies  []Policy  `yaml:"policies"`
+	Plugins   []Plugin  `yaml:"plugins"`
+	Chain     []string  `yaml:"chain"` // of the targets that name none
+	Targets   []Target  `yaml:"targets"`
+
+	// Warnings are what deserves a look but stops nothing.
+	Warnings []Problem `yaml:"-"`
+
+	lines map[string]int
+}
+
+// Listen is where the gateway itself is found, and what all listeners share.
+type Listen struct {
+	Admin                string `yaml:"admin"` // host:port on loopback; default 127.0.0.1:8480
+	TLS                  TLS    `yaml:"tls"`
+	Connections          int    `yaml:"connections"`            // open at a time on all listeners; 0: the gateway's default
+	ListenerConnections  int    `yaml:"listener_connections"`   // open at a time on one listener; 0: the gateway's default
+	UnsignedPerSourceMax int    `yaml:"unsigned_in_per_source"` // not yet signed in, from one address; 0: the gateway's default
+}
+
+// TLS names the certificate of the client leg. When it is zero a local CA is made in Data.
+type TLS struct {
+	Cert string `yaml:"cert"`
+	Key  string `yaml:"key"`
+}
+
+// Identity says whose word about a client counts.
+type Identity struct {
+	OIDC          []OIDC        `yaml:"oidc"`
+	SAML          *yaml.Node    `yaml:"saml"` // refused: not in this build
+	ServiceTokens ServiceTokens `yaml:"service_tokens"`
+}
+
+// OIDC is one OpenID Connect issuer.
+type OIDC struct {
+	Name        string   `yaml:"name"`
+	Issuer      string   `yaml:"issuer"`
+	Audience    string   `yaml:"audience"`
+	GroupsClaim string   `yaml:"groups_claim"` // default: groups
+	Clients     []string `yaml:"clients"`      // further authorised parties (azp) of tokens with several audiences
+	Algorithms  []string `yaml:"algorithms"`   // default: RS256, PS256, ES256, ES384, EdDSA
+}
+
+// ServiceTokens is the gateway's own issuer.
+type ServiceTokens struct {
+	Enabled *bool         `yaml:"enabled"` // default: true
+	MaxTTL  time.Duration `yaml:"max_ttl"` // default: 24h
+}
+
+// On reports whether the gateway's own issuer is to be used.
+func (s ServiceTokens) On() bool { return s.Enabled == nil || *s.Enabled }
+
+// Journal says where records go first, and what is promised about them.
+type Journal struct {
+	NATS    NATS         `yaml:"nats"`
+	Promise core.Promise `yaml:"promise"` // default: strict
+}
+
+// NATS is where JetStream is. An empty URL is the embedded server.
+type NATS struct {
+	URL      string `yaml:"url"`
+	Creds    string `yaml:"creds"` // a credentials file
+	Replicas int    `yaml:"replicas"`
+}
+
+// Archive is one store of finished blocks.
+type Archive struct {
+	Kind string               `yaml:"kind"`
+	Path string               `yaml:"path"` // of kind file
+	Rest map[string]yaml.Node `yaml:",rest"`
+}
+
+// Retention says how long sessions are kept.
+type Retention struct {
+	Default time.Duration `yaml:"default"`
+}
+
+// Policy is one set of Rego modules, a step of chains.
+type Policy struct {
+	Name     string        `yaml:"name"`
+	Path     string        `yaml:"path"`     // a directory, a bundle .tar.gz, or builtin:NAME
+	Packages []string      `yaml:"packages"` // to ask; none: every one under weir that the step has
+	Timeout  time.Duration `yaml:"timeout"`  // of one question; 0: the step's default
+	OnError  string        `yaml:"on_error"` // deny (default) or pass
+}
+
+// Plugin is one guest, a step of chains.
+type Plugin struct {
+	Name    string         `yaml:"name"`
+	WASM    string         `yaml:"wasm"`   // a file, or builtin:NAME
+	Config  map[string]any `yaml:"config"` // the guest's own
+	OnError string         `yaml:"on_error"`
+	// AllowUnmasked lets on_error be pass for a guest that changes values: when it fails, they pass unchanged.
+	AllowUnmasked bool         `yaml:"allow_unmasked"`
+	Limits        PluginLimits `yaml:"limits"`
+}
+
+// PluginLimits bound one guest. Zero values take the host's defaults.
+type PluginLimits struct {
+	Memory    int64         `yaml:"memory,size"` // of one instance
+	Command   time.Duration `yaml:"command"`     // one call for anything but rows
+	Rows      time.Duration `yaml:"rows"`        // one call for a batch of rows
+	Start     time.Duration `yaml:"start"`       // making and configuring an instance
+	Instances int           `yaml:"instances"`   // at a time
+	Value     int           `yaml:"value,size"`  // the largest row, text or piece that is passed in
+}
+
+// Target is one upstream.
+type Target struct {
+	Name       string            `yaml:"name"`
+	Protocol   string            `yaml:"protocol"`
+	Listen     string            `yaml:"listen"` // none: reached by name on the other listeners of its protocol
+	Labels     map[string]string `yaml:"labels"`
+	Upstream   Upstream          `yaml:"upstream"`
+	Credential Credential        `yaml:"credential"`
+	Record     string            `yaml:"record"` // full (default), metadata or off
+	Promise    core.Promise      `yaml:"promise"`
+	Chain      *[]string         `yaml:"chain"` // nil: the file's
+	Limits     Limits            `yaml:"limits"`
+	// AllowIncomplete lets commands pass whose facts are incomplete.
+	AllowIncomplete bool `yaml:"allow_incomplete"`
+	// Rest holds the protocol's own settings, under the protocol's own name.
+	Rest map[string]yaml.Node `yaml:",rest"`
+
+	index int
+	from  *Config
+}
+
+// Upstream is where a target is.
+type Upstream struct {
+	Address    string       `yaml:"address"`
+	Database   string       `yaml:"database"`
+	TLS        core.TLSMode `yaml:"tls"`         // default: verify-full, and disable for a Unix socket
+	CA         string       `yaml:"ca"`          // PEM file; none: the system's roots
+	ServerName string       `yaml:"server_name"` // default: the address's host
+	Cert       string       `yaml:"cert"`        // client certificate, PEM file
+	Key        string       `yaml:"key"`
+}
+
+// Credential is what Weir signs in with at the upstream.
+type Credential struct {
+	User     string `yaml:"user"`
+	Password Secret `yaml:"password"`
+}
+
+// Limits bound the sessions of one target. Zero values take the gateway's defaults.
+type Limits struct {
+	MaxFrame         int64         `yaml:"max_frame,size"`
+	StatementTimeout time.Duration `yaml:"statement_timeout"`
+	Idle             time.Duration `yaml:"idle"`
+	Rows             int64         `yaml:"rows"`
+	Sessions         int           `yaml:"sessions"`
+	SignIn           time.Duration `yaml:"sign_in"`
+	Drain            time.Duration `yaml:"drain"`
+}
+
+// Line is the line of the file where path ("targets[0].listen") was set, or the nearest line above it in the tree.
+func (c *Config) Line(path string) int { return lineOf(c.lines, path) }
+
+// Problem makes a problem of this file out of a text about path, for checks that are made elsewhere.
+func (c *Config) Problem(path, text, hint string) Problem {
+	return Problem{File: c.File, Line: c.Line(path), Path: path, Text: text, Hint: hint}
+}

@@ -1,0 +1,322 @@
+// Package gateway accepts clients, finds out who they are, asks whether they may open what they ask for, and hands
+// them to their protocol. It keeps the limits, drains when it stops, and changes targets without dropping sessions.
+// It knows no protocol, no policy language and no journal: it is given the nouns.
+package gateway
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"sort"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/weir-gateway/weir/core"
+)
+
+// Verifier says who a token belongs to. Its errors wrap core.ErrUnauthenticated and are safe to show; one with a
+// method Reason() string is counted under that word.
+type Verifier interface {
+	Verify(ctx context.Context, token string) (core.Identity, error)
+}
+
+// Config is what stays for the life of a gateway.
+type Config struct {
+	Name      string // of this gateway, on every record
+	Boot      string // of this start, on every record
+	Protocols []core.Protocol
+	Journal   core.Journal
+	Lost      func() error // says why nothing can be recorded; nil: it always can
+	Admin     string       // host:port on loopback for health, metrics and the API; empty: none
+	Limits    Limits
+	Log       *slog.Logger               // nil: nothing is logged
+	Registry  *prometheus.Registry       // nil: one of its own
+	Ready     func(listeners []Listener) // called by Run once every listener is up
+}
+
+// Settings are what a reload may change.
+type Settings struct {
+	Targets  []Target
+	Verifier Verifier
+	TLS      *tls.Config // of the client leg; nil: listeners speak no TLS
+	// Release is called once when these settings have been replaced and the last client that uses them is gone.
+	Release func()
+}
+
+// Target is an upstream and how it is reached here.
+type Target struct {
+	*core.Target
+	Listen string      // host:port; empty: by name, on every listener of the protocol
+	Chain  core.Plugin // nil: everybody who can sign in may do anything
+	Where  string      // of the listen address in the configuration, for errors: file:line
+}
+
+// Listener is an address that clients can reach.
+type Listener struct {
+	Address  net.Addr
+	Protocol string
+	Targets  []string
+}
+
+// Gateway is one running gateway. Make it with New.
+type Gateway struct {
+	Config
+	start    time.Time
+	metrics  *metrics
+	live     *registry
+	throttle *throttle
+
+	reload sync.Mutex   // one reload at a time
+	mu     sync.RWMutex // guards what follows
+	now    *generation  // new clients are served by this one
+	up     map[string]*listener
+	admin  net.Listener
+	ready  bool
+
+	draining chan struct{}
+	clients  sync.WaitGroup
+	killing  context.Context // ends when the drain is over
+	kill     context.CancelCauseFunc
+}
+
+// New checks everything and starts nothing: handlers are made, no port is opened. The error holds every problem.
+func New(c Config, s Settings) (*Gateway, error) {
+	if c.Log == nil {
+		c.Log = slog.New(slog.NewTextHandler(io.Discard, nil))
+	}
+	if c.Registry == nil {
+		c.Registry = prometheus.NewRegistry()
+	}
+	if c.Journal == nil {
+		return nil, errors.New("gateway: there is no journal: nothing could be recorded")
+	}
+	c.Limits = c.Limits.withDefaults()
+	g := &Gateway{
+		Config: c, start: time.Now(), live: newRegistry(), throttle: newThrottle(time.Now),
+		up: map[string]*listener{}, draining: make(chan struct{}),
+	}
+	g.killing, g.kill = context.WithCancelCause(context.Background())
+	g.metrics = newMetrics(c.Registry, g)
+	var err error
+	if g.now, err = g.generation(s); err != nil {
+		return nil, err
+	}
+	return g, nil
+}
+
+// Errors that end a client's context; context.Cause tells them.
+var (
+	// ErrStopping is the cause when the gateway stops and the session's time to drain is over.
+	ErrStopping = errors.New("the gateway is stopping")
+	// ErrSignInTime is the cause when a client did not sign in within its time.
+	ErrSignInTime = errors.New("the client did not sign in in time")
+	errGone       = errors.New("the client is gone")
+)
+
+// Run opens the listeners, serves until ctx ends, then drains: no new clients, open sessions may finish within their
+// limits.drain, the rest is ended. It fails at once when an address cannot be had.
+func (g *Gateway) Run(ctx context.Context) error {
+	g.mu.Lock()
+	opened, err := g.listenAll(g.now)
+	for _, l := range opened {
+		g.up[l.address] = l
+	}
+	g.mu.Unlock()
+	stopAdmin := func() {}
+	if err == nil && g.Admin != "" {
+		stopAdmin, err = g.serveAdmin()
+	}
+	if err != nil {
+		for _, l := range opened {
+			_ = l.Close()
+		}
+		return err
+	}
+	defer stopAdmin()
+	for _, p := range g.Protocols {
+		if w, ok := p.(core.Warmer); ok && g.speaks(p.Name()) {
+			go g.warm(ctx, p.Name(), w)
+		}
+	}
+	for _, l := range opened {
+		go l.accept()
+	}
+	g.mu.Lock()
+	g.ready = true
+	g.mu.Unlock()
+	if g.Ready != nil {
+		g.Ready(g.Listeners())
+	}
+	<-ctx.Done()
+	return g.drain()
+}
+
+func (g *Gateway) warm(ctx context.Context, name string, w core.Warmer) {
+	start := time.Now()
+	if err := w.Warm(ctx); err != nil && ctx.Err() == nil {
+		g.Log.Error("gateway: protocol could not warm up", "protocol", name, "error", err)
+		return
+	}
+	g.Log.Debug("gateway: protocol is warm", "protocol", name, "took", time.Since(start).Round(time.Millisecond))
+}
+
+func (g *Gateway) speaks(protocol string) bool {
+	g.mu.RLock()
+	defer g.mu.RUnlock()
+	for _, s := range g.now.served {
+		if s.protocol == protocol {
+			return true
+		}
+	}
+	return false
+}
+
+// Listeners lists the open listeners, in the order of their addresses.
+func (g *Gateway) Listeners() []Listener {
+	g.mu.RLock()
+	defer g.mu.RUnlock()
+	var out []Listener
+	for address, l := range g.up {
+		s := g.now.served[address]
+		if s == nil {
+			continue
+		}
+		out = append(out, Listener{Address: l.Addr(), Protocol: s.protocol, Targets: s.names()})
+	}
+	sort.Slice(out, func(i, j int) bool { return out[i].Address.String() < out[j].Address.String() })
+	return out
+}
+
+// AdminAddr is where the admin server listens, or nil.
+func (g *Gateway) AdminAddr() net.Addr {
+	g.mu.RLock()
+	defer g.mu.RUnlock()
+	if g.admin == nil {
+		return nil
+	}
+	return g.admin.Addr()
+}
+
+// Reload changes to s for new clients; sessions that are open keep what they have. When it fails nothing has changed,
+// and s was not used (its Release is not called).
+func (g *Gateway) Reload(s Settings) error {
+	g.reload.Lock()
+	defer g.reload.Unlock()
+	next, err := g.generation(s)
+	if err == nil && g.stopping() {
+		err = errors.New("gateway: it is stopping")
+	}
+	if err != nil {
+		g.metrics.reloads.WithLabelValues("failed").Inc()
+		return err
+	}
+	g.mu.Lock()
+	opened, err := g.listenAll(next)
+	if err == nil && g.stopping() {
+		err = errors.New("gateway: it is stopping")
+	}
+	if err != nil {
+		g.mu.Unlock()
+		for _, l := range opened {
+			_ = l.Close()
+		}
+		g.metrics.reloads.WithLabelValues("failed").Inc()
+		return err
+	}
+	last := g.now
+	g.now = next
+	for _, l := range opened {
+		g.up[l.address] = l
+	}
+	for address, l := range g.up {
+		if next.served[address] == nil {
+			delete(g.up, address)
+			_ = l.Close()
+		}
+	}
+	g.mu.Unlock()
+	for _, l := range opened {
+		go l.accept()
+	}
+	last.release()
+	g.metrics.reloads.WithLabelValues("done").Inc()
+	return nil
+}
+
+// listenAll opens the addresses of gen that are not open yet, or none of them. g.mu is held.
+func (g *Gateway) listenAll(gen *generation) ([]*listener, error) {
+	var opened []*listener
+	var errs []error
+	for address, s := range gen.served {
+		if g.up[address] != nil {
+			continue
+		}
+		l, err := g.listen(address)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("gateway: %s%w", s.where, err))
+			continue
+		}
+		opened = append(opened, l)
+	}
+	if len(errs) > 0 {
+		for _, l := range opened {
+			_ = l.Close()
+		}
+		return nil, errors.Join(errs...)
+	}
+	return opened, nil
+}
+
+func (g *Gateway) stopping() bool {
+	select {
+	case <-g.draining:
+		return true
+	default:
+		return false
+	}
+}
+
+// drain ends everything, politely first.
+func (g *Gateway) drain() error {
+	g.mu.Lock()
+	close(g.draining)
+	for address, l := range g.up {
+		_ = l.Close()
+		delete(g.up, address)
+	}
+	g.mu.Unlock()
+	waiting := g.live.clientList()
+	g.Log.Info("gateway: draining", "clients", len(waiting))
+	longest := time.Duration(0)
+	var timers []*time.Timer
+	for _, c := range waiting {
+		d := c.drainTime()
+		longest = max(longest, d)
+		timers = append(timers, time.AfterFunc(d, func() { c.stop(ErrStopping) }))
+	}
+	done := make(chan struct{})
+	go func() { g.clients.Wait(); close(done) }()
+	last := time.NewTimer(longest + killGrace + loiterGrace)
+	defer last.Stop()
+	var err error
+	select {
+	case <-done:
+	case <-last.C:
+		err = fmt.Errorf("gateway: %d clients did not end", len(g.live.clientList()))
+	}
+	for _, t := range timers {
+		t.Stop()
+	}
+	g.kill(ErrStopping)
+	g.mu.RLock()
+	now := g.now
+	g.mu.RUnlock()
+	now.release()
+	return err
+}

@@ -1,0 +1,477 @@
+package journal
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/weir-gateway/weir/core"
+	"github.com/weir-gateway/weir/core/ledger"
+)
+
+const (
+	blockTarget = 256 << 10 // bytes of payload at which a block need not wait for more
+	blockMost   = 1 << 20   // bytes of payload of one block; it grows to this while JetStream is busy
+	passBytes   = 32 << 20  // bytes of blocks under way to JetStream at a time
+	passBlocks  = 2048
+)
+
+// packer turns the log into blocks. One goroutine owns all of it but the queue.
+type packer struct {
+	log     *slog.Logger
+	wal     *wal
+	js      jetstream.JetStream
+	archive core.Store
+	age     time.Duration
+	budget  int // bytes of records in memory
+	most    int // bytes of payload of one block
+	queue   queue
+	enc     *ledger.Encoder
+	free    [][]byte // payload buffers
+
+	sessions  map[string]*packed
+	left      map[string]*leftover // sessions of an earlier process that have not been looked up yet
+	read      uint64               // everything before this position has been read
+	held      int
+	publisher publisher
+	retry     time.Time // no pass before; zero: JetStream answers
+	backoff   time.Duration
+
+	hurry   atomic.Int32 // somebody waits for everything to be handed over
+	stalled atomic.Bool  // for tests: JetStream does not answer
+	mu      sync.Mutex
+	low     uint64 // everything before it has been acknowledged
+	moved   chan struct{}
+}
+
+// packed is one session on its way.
+type packed struct {
+	id     string
+	shard  uint8
+	head   head   // behind the blocks cut so far
+	acked  head   // what JetStream has
+	note   uint64 // the position of the log's last note of acked
+	chunks []*chunk
+	flight *flight
+	part   []byte // pieces of a record so far
+	partAt uint64
+	seal   core.End // the session is over when its chunks are out
+	sealAt uint64
+	dead   bool // given up: its records are dropped
+}
+
+// chunk is a block's payload as it grows.
+type chunk struct {
+	raw   []byte
+	at    uint64 // the position of its first record
+	since time.Time
+	first uint64
+	count uint64
+	carry uint64 // of its begin
+	tail  uint64 // bytes of its last, unfinished record, those of earlier chunks included
+}
+
+// flight is a block that has been cut and is not acknowledged.
+type flight struct {
+	block core.Block
+	at    uint64
+	tail  uint64
+}
+
+func newPacker(j *Journal, l *left) *packer {
+	p := &packer{
+		log: j.log, wal: j.wal, js: j.js, archive: j.c.Archive, age: j.c.BlockAge, budget: int(j.c.MaxPending / 2),
+		most: min(blockMost, int(j.conn.MaxPayload())-4096), enc: ledger.NewEncoder(),
+		sessions: map[string]*packed{}, left: l.sessions, moved: make(chan struct{}),
+	}
+	p.queue.bound, p.queue.wake = int(j.c.MaxPending/2), make(chan struct{}, 1)
+	p.queue.spans = l.ranges
+	p.publisher = publisher{js: j.js, first: map[uint8]uint64{}}
+	return p
+}
+
+// take is told of each group that is durable.
+func (p *packer) take(parts []part) {
+	for i, s := range parts {
+		if !p.queue.add(span{from: s.at, to: s.at + uint64(len(s.b)), b: s.b}) {
+			if cap(s.b) <= keptBuffer && len(p.wal.pool) < 16 { // the log is locked by the caller
+				p.wal.pool = append(p.wal.pool, parts[i].b)
+			}
+		}
+	}
+}
+
+// giveUp is told that the log was lost.
+func (p *packer) giveUp(epoch uint64) { p.queue.add(span{loss: epoch}) }
+
+func (p *packer) run(ctx context.Context) {
+	timer := time.NewTimer(time.Hour)
+	defer timer.Stop()
+	for ctx.Err() == nil {
+		if time.Now().After(p.retry) {
+			if err := p.ingest(ctx); err != nil && ctx.Err() == nil {
+				p.wait(err)
+			}
+		}
+		wait := p.age / 4
+		if now := time.Now(); now.Before(p.retry) {
+			wait = p.retry.Sub(now)
+		} else if due, next := p.due(now); len(due) > 0 {
+			p.pass(ctx, due)
+			wait = 0
+		} else {
+			wait = next
+		}
+		p.settle(ctx)
+		if wait == 0 || p.more() {
+			continue
+		}
+		timer.Reset(wait)
+		select {
+		case <-ctx.Done():
+		case <-p.queue.wake:
+		case <-timer.C:
+		}
+	}
+}
+
+// more reports whether there is something to read and room for it.
+func (p *packer) more() bool {
+	_, ok := p.queue.first()
+	return ok && p.held < p.budget && time.Now().After(p.retry)
+}
+
+// wait puts off the next try after JetStream or the archive did not answer.
+func (p *packer) wait(err error) {
+	if p.backoff == 0 {
+		p.log.Warn("journal: JetStream does not take blocks; the log holds them", "error", err)
+	}
+	p.backoff = min(max(2*p.backoff, 50*time.Millisecond), 2*time.Second)
+	p.retry = time.Now().Add(p.backoff)
+}
+
+func (p *packer) well() {
+	if p.backoff != 0 {
+		p.log.Info("journal: JetStream takes blocks again")
+	}
+	p.backoff, p.retry = 0, time.Time{}
+}
+
+// ingest reads what is durable into the sessions' payloads, as far as memory allows.
+func (p *packer) ingest(ctx context.Context) error {
+	for p.held < p.budget && ctx.Err() == nil {
+		durable := p.wal.durable.Load()
+		s, ok := p.queue.first()
+		if !ok {
+			p.read = max(p.read, durable)
+			return nil
+		}
+		if s.loss != 0 {
+			p.endAll()
+			p.queue.drop(s.to)
+			continue
+		}
+		at := s.from
+		take := func(e entry) error {
+			if p.held >= p.budget {
+				return errStop
+			}
+			if err := p.entry(ctx, e); err != nil {
+				return err
+			}
+			at = e.end
+			return nil
+		}
+		var err error
+		if s.b == nil {
+			if err = p.wal.read(s.from, s.to, take); err == nil {
+				at = s.to
+			}
+		} else {
+			b := s.b[len(s.b)-int(s.to-s.from):]
+			for len(b) > 0 && err == nil {
+				e, n, _, ok := parseEntry(b, at)
+				if !ok {
+					p.log.Error("journal: an entry in memory cannot be read", "position", at)
+					at = s.to
+					break
+				}
+				err = take(e)
+				b = b[n:]
+			}
+		}
+		done := at >= s.to
+		p.queue.drop(at)
+		p.read = max(p.read, at)
+		if done && s.b != nil {
+			p.wal.recycleBuffer(s.b)
+		}
+		if err != nil {
+			if errors.Is(err, errStop) {
+				return nil
+			}
+			return err
+		}
+	}
+	return ctx.Err()
+}
+
+var errStop = errors.New("journal: memory is used up")
+
+// entry takes one entry of the log.
+func (p *packer) entry(ctx context.Context, e entry) error {
+	if e.kind == entryHeadOf {
+		return nil
+	}
+	s, err := p.session(ctx, e)
+	if err != nil || s == nil {
+		return err
+	}
+	switch e.kind {
+	case entryFirst, entryNext:
+		if e.kind == entryFirst {
+			p.held -= len(s.part)
+			s.part, s.partAt = nil, e.at
+		} else if len(s.part) == 0 {
+			break // its beginning was in a segment used again since JetStream has the record
+		}
+		s.part = append(s.part, e.body...)
+		p.held += len(e.body)
+	case entryLast:
+		if len(s.part) == 0 {
+			break
+		}
+		p.held -= len(s.part)
+		p.record(s, append(s.part, e.body...), s.partAt)
+		s.part = nil
+	case entryRecord:
+		p.record(s, e.body, e.at)
+	case entrySeal:
+		p.held -= len(s.part)
+		s.part = nil // a torn record: never acknowledged
+		if s.seal == "" {
+			s.seal, s.sealAt = core.End(e.body), e.at
+		}
+	}
+	return nil
+}
+
+// session returns the session of an entry; nil when the entry is of one that is done.
+func (p *packer) session(ctx context.Context, e entry) (*packed, error) {
+	if s := p.sessions[string(e.session)]; s != nil {
+		if s.dead || s.seal != "" {
+			return nil, nil
+		}
+		return s, nil
+	}
+	id := string(e.session)
+	s := &packed{id: id, shard: e.shard}
+	if o := p.left[id]; o != nil {
+		h, err := p.lookUp(ctx, id, o)
+		if err != nil {
+			return nil, err
+		}
+		if h.sealed {
+			o.head = h // later entries of it need not ask again
+			return nil, nil
+		}
+		s.head, s.acked = h, h
+		delete(p.left, id)
+	}
+	p.sessions[id] = s
+	return s, nil
+}
+
+// record adds an encoded record to the session's payloads.
+func (p *packer) record(s *packed, b []byte, at uint64) {
+	seq, _ := binary.Uvarint(b)
+	want := s.nextSeq()
+	if seq < want {
+		return // JetStream has it
+	}
+	if seq > want {
+		p.log.Error("journal: records of a session are missing from the log; it ends here", "session", s.id, "want", want, "got", seq)
+		s.seal, s.sealAt = core.EndJournalLost, at
+		return
+	}
+	carry := s.tail()
+	if carry > 0 { // an earlier process stored its begin
+		if carry >= uint64(len(b)) {
+			p.log.Error("journal: JetStream holds more of a record than the log; the session ends here", "session", s.id, "seq", seq)
+			s.dead = true
+			return
+		}
+		b = b[carry:]
+	}
+	for len(b) > 0 {
+		c := s.last()
+		room := 0
+		if c != nil {
+			room = p.most - len(c.raw) - ledger.ElementOverhead
+		}
+		if c == nil || (len(b) > room && (len(b) <= p.most-ledger.ElementOverhead || room < 64<<10)) {
+			c = &chunk{raw: p.buffer(), at: at, since: time.Now(), first: s.nextBegin(), carry: s.tail()}
+			c.tail = c.carry
+			s.chunks = append(s.chunks, c)
+			room = p.most - ledger.ElementOverhead
+		}
+		if len(c.raw) == 0 {
+			c.at = at
+		}
+		n := min(len(b), room)
+		before := len(c.raw)
+		c.raw = ledger.AppendPiece(c.raw, b[:n], n < len(b))
+		p.held += len(c.raw) - before
+		if c.tail == 0 {
+			c.count++
+		}
+		if b = b[n:]; len(b) > 0 {
+			c.tail += uint64(n)
+		} else {
+			c.tail = 0
+		}
+	}
+}
+
+func (p *packer) buffer() []byte {
+	if n := len(p.free); n > 0 {
+		b := p.free[n-1]
+		p.free = p.free[:n-1]
+		return b[:0]
+	}
+	return make([]byte, 0, 4<<10)
+}
+
+func (s *packed) last() *chunk {
+	if n := len(s.chunks); n > 0 {
+		return s.chunks[n-1]
+	}
+	return nil
+}
+
+// tail is how many bytes of an unfinished record are in what has been cut or gathered.
+func (s *packed) tail() uint64 {
+	if c := s.last(); c != nil {
+		return c.tail
+	}
+	return s.head.carry
+}
+
+// nextBegin is the seq of the next record to begin.
+func (s *packed) nextBegin() uint64 {
+	if c := s.last(); c != nil {
+		return c.first + c.count
+	}
+	if s.head.carry > 0 {
+		return s.head.next + 1
+	}
+	return s.head.next
+}
+
+// nextSeq is the seq of the next record, or of the one that is unfinished.
+func (s *packed) nextSeq() uint64 {
+	n := s.nextBegin()
+	if s.tail() > 0 {
+		n--
+	}
+	return n
+}
+
+// oldest is the position of the first entry that JetStream does not have.
+func (s *packed) oldest() (uint64, bool) {
+	switch {
+	case s.flight != nil:
+		return s.flight.at, true
+	case len(s.chunks) > 0:
+		return s.chunks[0].at, true
+	case len(s.part) > 0:
+		return s.partAt, true
+	case s.seal != "":
+		return s.sealAt, true
+	}
+	return 0, false
+}
+
+// endAll ends the sessions that were open when the log was lost.
+func (p *packer) endAll() {
+	for _, s := range p.sessions {
+		if s.seal == "" {
+			p.held -= len(s.part)
+			s.part = nil
+			s.seal, s.sealAt = core.EndJournalLost, p.read
+		}
+	}
+}
+
+// due returns the sessions with a block to cut or to send again, and else how long it is until one has.
+func (p *packer) due(now time.Time) ([]*packed, time.Duration) {
+	var out []*packed
+	next := p.age
+	all := p.hurry.Load() > 0 || p.held >= p.budget
+	for _, s := range p.sessions {
+		switch {
+		case s.dead:
+		case s.flight != nil, len(s.chunks) > 1, s.seal != "":
+			out = append(out, s)
+		case len(s.chunks) == 1:
+			age := now.Sub(s.chunks[0].since)
+			if all || age >= p.age || len(s.chunks[0].raw) >= blockTarget {
+				out = append(out, s)
+			} else {
+				next = min(next, p.age-age)
+			}
+		}
+		if len(out) == passBlocks {
+			break
+		}
+	}
+	return out, max(next, time.Millisecond)
+}
+
+// cut makes the session's next block.
+func (p *packer) cut(s *packed, now time.Time) error {
+	h := core.BlockHeader{Session: s.id, Number: s.head.blocks, FirstSeq: s.head.next, LastSeq: s.head.next - 1, Prev: s.head.prev}
+	if s.head.carry > 0 {
+		h.FirstSeq, h.LastSeq = h.FirstSeq+1, h.LastSeq+1
+	}
+	f := &flight{at: s.sealAt, tail: s.head.carry}
+	var raw []byte
+	carry := s.head.carry
+	if len(s.chunks) > 0 {
+		c := s.chunks[0]
+		raw = c.raw
+		h.LastSeq = h.FirstSeq + c.count - 1
+		f.at, f.tail = c.at, c.tail
+		s.chunks[0] = nil
+		s.chunks = s.chunks[1:]
+		p.held -= len(raw)
+	}
+	if len(s.chunks) == 0 && s.seal != "" && f.tail == 0 {
+		h.Seal = true
+		raw = ledger.AppendSeal(raw, ledger.Seal{End: s.seal, Records: h.LastSeq + 1, Blocks: h.Number + 1, Root: h.Prev, Time: now})
+	}
+	b, err := p.enc.Encode(h, carry, raw)
+	if cap(raw) > 0 && cap(raw) <= 2*blockMost && len(p.free) < 64 {
+		p.free = append(p.free, raw)
+	}
+	if err != nil {
+		return err
+	}
+	f.block = b
+	s.flight = f
+	s.head.blocks++
+	s.head.prev = b.Hash
+	s.head.carry = f.tail
+	s.head.next = h.LastSeq + 1
+	if f.tail > 0 {
+		s.head.next--
+	}
+	s.head.sealed = h.Seal
+	return nil
+}

@@ -1,0 +1,257 @@
+package journal
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+const (
+	ackTimeout = 5 * time.Second
+	// wrongLast is the server's code for an expected-last-subject-sequence that does not hold.
+	wrongLast = jetstream.ErrorCode(10071)
+)
+
+// publisher sends blocks.
+type publisher struct {
+	js    jetstream.JetStream
+	first map[uint8]uint64 // the first sequence that a stream is known to hold still
+}
+
+type sent struct {
+	s   *packed
+	ack jetstream.PubAckFuture
+}
+
+// pass sends a block of each of the sessions, and returns when all are acknowledged or have failed. The next pass
+// begins after it, with what has gathered meanwhile: so the blocks' size follows what JetStream can take.
+func (p *packer) pass(ctx context.Context, due []*packed) {
+	if p.stalled.Load() {
+		p.wait(errors.New("stalled"))
+		return
+	}
+	now := time.Now()
+	var out []sent
+	size := 0
+	for _, s := range due {
+		if size >= passBytes || len(out) >= passBlocks {
+			break
+		}
+		if s.flight == nil {
+			if err := p.cut(s, now); err != nil {
+				p.log.Error("journal: a block cannot be made; the session is given up", "session", s.id, "error", err)
+				p.drop(s)
+				continue
+			}
+		}
+		ack, err := p.send(s)
+		if err != nil {
+			publishErrors.Inc()
+			p.wait(err)
+			break
+		}
+		out = append(out, sent{s, ack})
+		size += len(s.flight.block.Bytes)
+	}
+	timeout := time.NewTimer(ackTimeout)
+	defer timeout.Stop()
+	failed := error(nil)
+	stale := map[uint8]bool{}
+	for _, o := range out {
+		if ctx.Err() != nil {
+			return
+		}
+		var err error
+		select {
+		case a := <-o.ack.Ok():
+			p.acknowledged(o.s, a.Sequence)
+			continue
+		case err = <-o.ack.Err():
+		case <-timeout.C:
+			timeout.Reset(0)
+			err = errors.New("no answer within " + ackTimeout.String())
+		case <-ctx.Done():
+			return
+		}
+		var api *jetstream.APIError
+		if errors.As(err, &api) && api.ErrorCode == wrongLast {
+			err = p.reconcile(ctx, o.s, stale)
+			if err == nil {
+				continue
+			}
+		}
+		publishErrors.Inc()
+		failed = err
+	}
+	if failed != nil {
+		p.wait(failed)
+	} else if len(out) > 0 {
+		p.well()
+	}
+}
+
+// send publishes the session's block, expecting that nothing came between it and the one before.
+func (p *packer) send(s *packed) (jetstream.PubAckFuture, error) {
+	if s.acked.subject < p.publisher.first[s.shard] {
+		s.acked.subject = 0 // purged since
+	}
+	m := nats.NewMsg(Subject(s.shard, s.id))
+	m.Header[jetstream.MsgIDHeader] = []string{fmt.Sprintf("%s.%d", s.id, s.flight.block.Header.Number)}
+	m.Header[jetstream.ExpectedLastSubjSeqHeader] = []string{strconv.FormatUint(s.acked.subject, 10)}
+	m.Data = s.flight.block.Bytes
+	return p.js.PublishMsgAsync(m, jetstream.WithRetryAttempts(0), jetstream.WithStallWait(ackTimeout))
+}
+
+// acknowledged notes that JetStream has the session's block.
+func (p *packer) acknowledged(s *packed, seq uint64) {
+	blocksTotal.Inc()
+	blockBytesTotal.Add(float64(len(s.flight.block.Bytes)))
+	s.acked = s.head
+	s.acked.subject = seq
+	s.flight = nil
+	p.note(s)
+	if s.acked.sealed {
+		delete(p.sessions, s.id)
+	}
+}
+
+// note writes what JetStream has of a session into the log, for the next start.
+func (p *packer) note(s *packed) {
+	body := s.acked.append(make([]byte, 0, 96))
+	if mark, err := p.wal.append(context.Background(), p.wal.epoch.Load(), entryHeadOf, s.shard, s.id, body); err == nil {
+		s.note = mark
+	}
+}
+
+// reconcile finds out why a block was refused: it may be there already, the one before may have been purged since
+// the archive has it, or somebody else wrote the session's history.
+func (p *packer) reconcile(ctx context.Context, s *packed, stale map[uint8]bool) error {
+	h, found, err := p.lastBlock(ctx, s.shard, s.id)
+	if err != nil {
+		return err
+	}
+	number := s.flight.block.Header.Number
+	switch {
+	case found && h.blocks == number+1 && h.prev == s.flight.block.Hash:
+		p.acknowledged(s, h.subject)
+	case found && h.blocks == number && h.prev == s.flight.block.Header.Prev:
+		s.acked.subject = h.subject
+	case found && h.blocks > number:
+		forksTotal.Inc()
+		p.log.Error("journal: JetStream holds another history of the session; ours is given up", "session", s.id, "block", number, "blocks there", h.blocks)
+		p.drop(s)
+	case found:
+		p.log.Error("journal: JetStream has lost blocks of the session that it acknowledged", "session", s.id, "block", number, "blocks there", h.blocks)
+		s.acked.subject = h.subject
+	default:
+		if s.acked.subject == 0 {
+			return fmt.Errorf("stream %s refuses the first block of session %s", streamName(s.shard), s.id)
+		}
+		s.acked.subject = 0
+		if !stale[s.shard] {
+			stale[s.shard] = true
+			return p.refresh(ctx, s.shard)
+		}
+	}
+	return nil
+}
+
+// refresh asks which of a stream's messages have been purged.
+func (p *packer) refresh(ctx context.Context, shard uint8) error {
+	ctx, cancel := context.WithTimeout(ctx, ackTimeout)
+	defer cancel()
+	st, err := p.js.Stream(ctx, streamName(shard)) // asks for its state
+	if err != nil {
+		return err
+	}
+	p.publisher.first[shard] = st.CachedInfo().State.FirstSeq
+	return nil
+}
+
+// drop gives a session up: nothing more of it is sent.
+func (p *packer) drop(s *packed) {
+	for _, c := range s.chunks {
+		p.held -= len(c.raw)
+	}
+	p.held -= len(s.part)
+	s.chunks, s.part, s.flight, s.dead = nil, nil, nil, true
+}
+
+// settle works out how far JetStream has everything, and frees the segments before.
+func (p *packer) settle(ctx context.Context) {
+	low := p.read
+	if s, ok := p.queue.first(); ok && s.loss == 0 {
+		low = min(low, s.from)
+	}
+	open := 0
+	for _, s := range p.sessions {
+		if at, ok := s.oldest(); ok && !s.dead {
+			low = min(low, at)
+		}
+		if !s.dead {
+			open++
+		}
+	}
+	unsealed.Set(float64(open))
+	pendingBytes.Set(float64(p.held))
+	p.mu.Lock()
+	if low != p.low {
+		p.low = low
+		close(p.moved)
+		p.moved = make(chan struct{})
+	}
+	p.mu.Unlock()
+	end := p.wal.recyclable(low)
+	if end == 0 {
+		return
+	}
+	// A session that is open keeps a note in the log, or the next start would not know that it has to be sealed.
+	noted := uint64(0)
+	for id, s := range p.sessions {
+		switch {
+		case s.dead:
+			delete(p.sessions, id) // nothing of it is left in the log
+			continue
+		case s.note < end:
+			p.note(s)
+			if s.note < end {
+				return // the log is lost: its sessions are sealed first
+			}
+		}
+		noted = max(noted, s.note)
+	}
+	if p.wal.durable.Load() < noted && p.wal.settle(ctx, noted, p.wal.epoch.Load()) != nil {
+		return
+	}
+	if err := p.wal.recycle(end); err != nil {
+		p.log.Error(err.Error())
+	}
+}
+
+// flush returns when everything before a position is acknowledged.
+func (p *packer) flush(ctx context.Context, mark uint64) error {
+	p.hurry.Add(1)
+	defer p.hurry.Add(-1)
+	for {
+		p.mu.Lock()
+		low, moved := p.low, p.moved
+		p.mu.Unlock()
+		if low >= mark {
+			return nil
+		}
+		select {
+		case p.queue.wake <- struct{}{}:
+		default:
+		}
+		select {
+		case <-moved:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}

@@ -1,0 +1,545 @@
+package journal
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/weir-gateway/weir/core"
+)
+
+const (
+	maxEntry    = 4 << 20         // bytes of one entry
+	maxPiece    = 1 << 20         // bytes of a record in one entry
+	maxGroup    = 16 << 20        // bytes that wait for their write; then Record waits
+	takeTimeout = 1 * time.Second // how long a commit waits for a segment before the journal counts as lost
+	keptBuffer  = 4 << 20         // buffers up to this many bytes are used again
+	reviveEvery = 250 * time.Millisecond
+)
+
+// errFull says that the log has reached its bound because JetStream does not take what it holds.
+var errFull = errors.New("the write-ahead log is full: JetStream has not taken its blocks")
+
+// wal is the write-ahead log: entries are appended to a group in memory, and a group is written at once.
+type wal struct {
+	dir     string
+	segSize uint64
+	maxSegs int
+	disk    disk
+	log     *slog.Logger
+	// deliver takes each group when it is durable, in order; it owns the parts' bytes.
+	deliver func(parts []part)
+	// lost is told when everything that is not durable has been given up.
+	lost func(epoch uint64)
+
+	durable atomic.Uint64 // everything before this position is
+	epoch   atomic.Uint64 // grows with each loss
+
+	mu         sync.Mutex
+	err        error  // why the log is lost; nil while it is not
+	next       uint64 // the position of the next entry
+	segEnd     uint64 // the end of the segment that next lies in
+	parts      []part // the group that forms
+	size       int    // its bytes
+	since      time.Time
+	forming    *group // those who wait for it
+	committing bool
+	flight     *group // those who wait for the write under way
+	flightEnd  uint64
+	flightFrom time.Time
+	pool       [][]byte
+
+	segMu   sync.Mutex
+	segs    []*segment // in use, in order
+	free    []*segment
+	made    int // number for the next file's name
+	freed   chan struct{}
+	prepare chan struct{}
+	prepErr error // why the last new segment could not be made
+}
+
+// part is consecutive entries within one segment.
+type part struct {
+	at uint64
+	b  []byte
+}
+
+// group is those who wait for one write. One of them is told to lead.
+type group struct {
+	done chan struct{}
+	lead chan struct{}
+}
+
+func newGroup() *group { return &group{done: make(chan struct{}), lead: make(chan struct{}, 1)} }
+
+// reserve makes room for an entry of up to n bytes in the group; the log is locked.
+func (l *wal) reserve(n int) *part {
+	if l.next+uint64(n) > l.segEnd {
+		l.next = l.segEnd + segmentPage
+		l.segEnd += l.segSize
+		l.parts = append(l.parts, part{at: l.next, b: l.buffer(n)})
+	} else if len(l.parts) == 0 {
+		l.parts = append(l.parts, part{at: l.next, b: l.buffer(n)})
+	}
+	if l.size == 0 {
+		l.since = time.Now()
+	}
+	return &l.parts[len(l.parts)-1]
+}
+
+func (l *wal) buffer(n int) []byte {
+	if k := len(l.pool); k > 0 && cap(l.pool[k-1]) >= n {
+		b := l.pool[k-1]
+		l.pool = l.pool[:k-1]
+		return b[:0]
+	}
+	return make([]byte, 0, max(n, 64<<10))
+}
+
+// recycleBuffer takes back what deliver was given.
+func (l *wal) recycleBuffer(b []byte) {
+	if cap(b) > keptBuffer {
+		return
+	}
+	l.mu.Lock()
+	if len(l.pool) < 16 {
+		l.pool = append(l.pool, b)
+	}
+	l.mu.Unlock()
+}
+
+// finishEntry completes an entry whose body has been appended to p, and returns its mark.
+func (l *wal) finishEntry(p *part, start int) uint64 {
+	endEntry(p.b, start)
+	n := len(p.b) - start
+	l.size += n
+	l.next += uint64(n)
+	return l.next
+}
+
+// append adds an entry with a given body, a record's as several pieces where it is long, and returns its mark. It fails
+// after the first pieces when the log is lost meanwhile, or ctx ends; readers drop such a beginning.
+func (l *wal) append(ctx context.Context, epoch uint64, kind entryKind, shard uint8, session string, body []byte) (uint64, error) {
+	piece := l.piece()
+	for first := true; ; first = false {
+		if err := l.admit(ctx, epoch); err != nil {
+			return 0, err
+		}
+		k, b := kind, body
+		switch more := len(b) > piece; {
+		case more && first:
+			k, b = entryFirst, b[:piece]
+		case more:
+			k, b = entryNext, b[:piece]
+		case !first:
+			k = entryLast
+		}
+		p := l.reserve(entryHead + len(session) + len(b))
+		start := len(p.b)
+		p.b = beginEntry(p.b, l.next, k, shard, session)
+		p.b = append(p.b, b...)
+		mark := l.finishEntry(p, start)
+		l.mu.Unlock()
+		if body = body[len(b):]; len(body) == 0 {
+			return mark, nil
+		}
+	}
+}
+
+func (l *wal) piece() int { return int(min(maxPiece, l.segSize/4)) }
+
+// admit locks the log for an append, once there is room and while the log is not lost.
+func (l *wal) admit(ctx context.Context, epoch uint64) error {
+	l.mu.Lock()
+	for {
+		switch {
+		case l.err != nil:
+			err := l.err
+			l.mu.Unlock()
+			return lostError(err)
+		case l.epoch.Load() != epoch:
+			l.mu.Unlock()
+			return lostError(errors.New("it was lost during this session"))
+		case l.size < maxGroup:
+			return nil
+		}
+		mark := l.next
+		l.mu.Unlock()
+		if err := l.settle(ctx, mark, epoch); err != nil {
+			return err
+		}
+		l.mu.Lock()
+	}
+}
+
+func lostError(err error) error { return fmt.Errorf("journal: %w: %w", core.ErrJournalLost, err) }
+
+// settle returns once everything before mark is durable. Who comes while nobody writes, writes.
+func (l *wal) settle(ctx context.Context, mark, epoch uint64) error {
+	if l.durable.Load() >= mark && l.epoch.Load() == epoch { // in this order: a loss raises the epoch first
+		return nil
+	}
+	l.mu.Lock()
+	for {
+		if l.epoch.Load() != epoch {
+			err := l.err
+			if err == nil {
+				err = errors.New("it was lost during this session")
+			}
+			l.mu.Unlock()
+			return lostError(err)
+		}
+		if l.durable.Load() >= mark {
+			l.mu.Unlock()
+			return nil
+		}
+		if l.err != nil {
+			err := l.err
+			l.mu.Unlock()
+			return lostError(err)
+		}
+		if !l.committing {
+			if l.size == 0 {
+				l.mu.Unlock()
+				return fmt.Errorf("journal: mark %d is not of this journal", mark)
+			}
+			l.commit()
+			continue
+		}
+		g := l.wait(mark)
+		l.mu.Unlock()
+		select {
+		case <-g.done:
+		case <-g.lead:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+		l.mu.Lock()
+	}
+}
+
+// wait returns the group that mark belongs to; the log is locked and a write is under way.
+func (l *wal) wait(mark uint64) *group {
+	g := &l.forming
+	if mark <= l.flightEnd {
+		g = &l.flight
+	}
+	if *g == nil {
+		*g = newGroup()
+	}
+	return *g
+}
+
+// commit writes the group that has formed. The log is locked, and is unlocked during the write.
+func (l *wal) commit() {
+	parts, end := l.parts, l.next
+	l.committing, l.flightEnd, l.flightFrom = true, end, l.since
+	l.flight, l.forming = l.forming, nil
+	l.parts, l.size = nil, 0
+	l.mu.Unlock()
+
+	start := time.Now()
+	err := l.write(parts)
+	commitSeconds.Observe(time.Since(start).Seconds())
+
+	l.mu.Lock()
+	l.committing = false
+	done := l.flight
+	l.flight = nil
+	if err != nil {
+		l.fail(err)
+	} else {
+		l.deliver(parts) // before durable moves: who sees it moved and the queue empty has read everything
+		l.durable.Store(end)
+	}
+	if done != nil {
+		close(done.done)
+	}
+	if g := l.forming; g != nil {
+		g.lead <- struct{}{} // empty: a group is told once, when it is next
+	}
+}
+
+// write puts the parts on the disk. One write is under way at a time.
+func (l *wal) write(parts []part) error {
+	for _, p := range parts {
+		s, err := l.segmentAt(p.at)
+		if err != nil {
+			return err
+		}
+		if _, err := s.file.WriteAt(p.b, int64(p.at-s.base)); err != nil {
+			return fmt.Errorf("writing %s: %w", s.path, err)
+		}
+	}
+	return nil
+}
+
+// segmentAt returns the segment that holds a position, and takes the next free one when it is a new one's first.
+func (l *wal) segmentAt(at uint64) (*segment, error) {
+	l.segMu.Lock()
+	defer l.segMu.Unlock()
+	if n := len(l.segs); n > 0 && at < l.segs[n-1].end() {
+		return l.segs[n-1], nil
+	}
+	s, err := l.take(takeTimeout)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.use(at-segmentPage, 0); err != nil {
+		return nil, fmt.Errorf("writing %s: %w", s.path, err)
+	}
+	l.segs = append(l.segs, s)
+	walSegments.Set(float64(len(l.segs)))
+	return s, nil
+}
+
+// take returns a free segment; segMu is locked, and is unlocked while it waits for one.
+func (l *wal) take(patience time.Duration) (*segment, error) {
+	timeout := time.NewTimer(patience)
+	defer timeout.Stop()
+	for {
+		if n := len(l.free); n > 0 {
+			s := l.free[n-1]
+			l.free = l.free[:n-1]
+			l.askForMore()
+			return s, nil
+		}
+		l.askForMore()
+		full := len(l.segs) >= l.maxSegs
+		l.segMu.Unlock()
+		select {
+		case <-l.freed:
+			l.segMu.Lock()
+			continue
+		case <-timeout.C:
+		}
+		l.segMu.Lock()
+		switch {
+		case len(l.free) > 0:
+			continue
+		case full:
+			return nil, errFull
+		case l.prepErr != nil:
+			return nil, fmt.Errorf("new segment: %w", l.prepErr)
+		}
+		return nil, errors.New("new segment: the disk is too slow")
+	}
+}
+
+func (l *wal) askForMore() {
+	select {
+	case l.prepare <- struct{}{}:
+	default:
+	}
+}
+
+// preparer keeps one segment ready beyond the one in use.
+func (l *wal) preparer(ctx context.Context) {
+	retry := time.NewTicker(reviveEvery)
+	defer retry.Stop()
+	for {
+		l.segMu.Lock()
+		want := len(l.free) == 0 && len(l.segs) < l.maxSegs
+		n := l.made
+		if want {
+			l.made++
+		}
+		l.segMu.Unlock()
+		if want {
+			s, err := createSegment(l.disk, filepath.Join(l.dir, fmt.Sprintf("%08d%s", n, segmentExt)), l.segSize)
+			l.segMu.Lock()
+			if err != nil && l.prepErr == nil {
+				l.log.Error("journal: no new log segment can be made", "dir", l.dir, "error", err)
+			}
+			l.prepErr = err
+			if err == nil {
+				l.free = append(l.free, s)
+			}
+			l.segMu.Unlock()
+			if err == nil {
+				l.signalFreed()
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-l.prepare:
+		case <-retry.C:
+		}
+	}
+}
+
+func (l *wal) signalFreed() {
+	select {
+	case l.freed <- struct{}{}:
+	default:
+	}
+}
+
+// fail gives up everything that is not durable. The log is locked. What was written to the failed file, or may have
+// been, is not trusted, and the file is not written again.
+func (l *wal) fail(err error) {
+	l.err = err
+	epoch := l.epoch.Add(1)
+	l.parts, l.size = nil, 0
+	if g := l.forming; g != nil {
+		l.forming = nil
+		close(g.done)
+	}
+	lostGauge.Set(1)
+	l.log.Error("journal: lost; nothing passes until it is back", "dir", l.dir, "error", err)
+	l.lost(epoch)
+}
+
+// revive goes on with a fresh segment after the space for one has come back. It reports whether the log is usable.
+func (l *wal) revive() bool {
+	l.mu.Lock()
+	err := l.err
+	l.mu.Unlock()
+	if err == nil {
+		return true
+	}
+	if !errors.Is(err, errFull) && !errors.Is(err, syscall.ENOSPC) && !errors.Is(err, syscall.EDQUOT) {
+		return false
+	}
+	l.segMu.Lock()
+	defer l.segMu.Unlock()
+	s, err := l.take(time.Millisecond)
+	if err != nil {
+		return false
+	}
+	base := s.size
+	if n := len(l.segs); n > 0 {
+		base = l.segs[n-1].end()
+		l.segs[n-1].stop.Store(max(l.durable.Load(), l.segs[n-1].base+segmentPage))
+	}
+	l.mu.Lock()
+	base = max(base, l.segEnd)
+	l.mu.Unlock()
+	if err := s.use(base, l.durable.Load()); err != nil {
+		l.log.Error("journal: a fresh segment failed too", "error", err)
+		return false
+	}
+	l.segs = append(l.segs, s)
+	l.mu.Lock()
+	l.next, l.segEnd = base+segmentPage, base+s.size
+	l.durable.Store(l.next)
+	l.err = nil
+	l.mu.Unlock()
+	lostGauge.Set(0)
+	l.log.Info("journal: back")
+	return true
+}
+
+// flusher writes what nobody waits for once it is flushAfter old.
+func (l *wal) flusher(ctx context.Context) {
+	tick := time.NewTicker(flushAfter)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case now := <-tick.C:
+			l.mu.Lock()
+			if l.size > 0 && !l.committing && now.Sub(l.since) >= flushAfter/2 {
+				l.commit()
+			}
+			lagBytes.Set(float64(l.next - min(l.next, l.durable.Load())))
+			l.mu.Unlock()
+		}
+	}
+}
+
+// behind reports whether more than the bounded promise allows is not durable.
+func (l *wal) behind(window time.Duration, bytes int) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	n := uint64(0)
+	var oldest time.Time
+	switch {
+	case l.committing:
+		n, oldest = l.next-min(l.next, l.durable.Load()), l.flightFrom
+	case l.size > 0:
+		n, oldest = uint64(l.size), l.since
+	default:
+		return false
+	}
+	return n > uint64(bytes) || time.Since(oldest) > window
+}
+
+// position returns where the log is.
+func (l *wal) position() uint64 {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.next
+}
+
+// recyclable returns the end of the last segment that lies wholly before a position and is not the one in use.
+func (l *wal) recyclable(before uint64) uint64 {
+	l.segMu.Lock()
+	defer l.segMu.Unlock()
+	end := uint64(0)
+	for i, s := range l.segs {
+		if i == len(l.segs)-1 || s.end() > before {
+			break
+		}
+		end = s.end()
+	}
+	return end
+}
+
+// recycle frees the segments that end at or before a position, oldest first.
+func (l *wal) recycle(end uint64) error {
+	l.segMu.Lock()
+	defer l.segMu.Unlock()
+	for len(l.segs) > 0 && l.segs[0].end() <= end {
+		s := l.segs[0]
+		if s.stop.Load() != 0 || s.size != l.segSize || len(l.free) >= 2 { // failed once, of another size, or more than needed
+			if err := errors.Join(s.file.Close(), l.disk.remove(s.path)); err != nil {
+				return fmt.Errorf("journal: removing %s: %w", s.path, err)
+			}
+		} else {
+			if err := s.release(); err != nil {
+				return fmt.Errorf("journal: freeing %s: %w", s.path, err)
+			}
+			l.free = append(l.free, s)
+		}
+		l.segs = l.segs[1:]
+		walSegments.Set(float64(len(l.segs)))
+		l.signalFreed()
+	}
+	return nil
+}
+
+// read calls f with the entries of a range that is durable.
+func (l *wal) read(from, to uint64, f func(entry) error) error {
+	l.segMu.Lock()
+	segs := append([]*segment(nil), l.segs...)
+	l.segMu.Unlock()
+	for _, s := range segs {
+		if s.end() <= from || s.base >= to {
+			continue
+		}
+		if _, err := s.read(from, to, f); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (l *wal) close() error {
+	l.segMu.Lock()
+	defer l.segMu.Unlock()
+	var errs []error
+	for _, s := range append(l.segs, l.free...) {
+		errs = append(errs, s.file.Close())
+	}
+	l.segs, l.free = nil, nil
+	return errors.Join(errs...)
+}

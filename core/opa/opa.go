@@ -1,0 +1,346 @@
+// Package opa asks Rego for a verdict: at Open whether an identity may have a session, at Command and Columns what
+// may be done and what has to be hidden. It is asked once for a command or the shape of an answer, never for a row.
+package opa
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+	"unsafe"
+
+	"github.com/open-policy-agent/opa/v1/ast"
+	"github.com/open-policy-agent/opa/v1/rego"
+	"github.com/open-policy-agent/opa/v1/storage"
+	"github.com/open-policy-agent/opa/v1/storage/inmem"
+	"github.com/open-policy-agent/opa/v1/topdown"
+	"github.com/weir-gateway/weir/core"
+)
+
+// Config says which policy to load.
+type Config struct {
+	Name string // in errors
+	// Path is a directory (its _test.rego files are left out), a .rego file, or a bundle .tar.gz.
+	Path string
+	// FS, when set, is read in place of Path, which then only names it in errors.
+	FS fs.FS
+	// Packages are the packages to ask; each must be there. Empty: weir.access and weir.guardrails, of which one
+	// must be there. A package whose name ends with "access" is asked at Open, the others at Command and Columns.
+	Packages []string
+	// Timeout bounds one evaluation; reaching it is an error, which denies. Default 100 ms.
+	Timeout time.Duration
+	// CacheEntries bounds the verdicts that are kept. Default 8192; negative: none is kept.
+	CacheEntries int
+	Log          *slog.Logger
+}
+
+// DefaultPackages are asked when a policy names none.
+var DefaultPackages = []string{"weir.access", "weir.guardrails"}
+
+const (
+	defaultTimeout = 100 * time.Millisecond
+	defaultEntries = 8192
+	keptCommands   = 4096
+)
+
+// Policy is a loaded policy. It is safe for use by several goroutines, and never changes: a reload loads another.
+type Policy struct {
+	name, revision, short string
+	timeout               time.Duration
+	open, guard           *question // nil: not asked
+
+	reads, identifies fields // what of commands and identities is part of the key
+	commands          *lru[*core.Command, *commandPart]
+	sessions          sync.Map // *core.Session -> *sessionPart
+	verdicts          *lru[key, *core.Verdict]
+	hits, misses      atomic.Uint64
+}
+
+// question is one prepared query.
+type question struct {
+	packages  []string
+	query     rego.PreparedEvalQuery
+	footprint footprint
+}
+
+// key holds everything that a kept verdict may depend on.
+type key struct {
+	command, columns, identity, target digest
+	stage                              string
+	kind                               core.Kind
+	direction                          core.Direction
+}
+
+var (
+	_ core.Plugin     = (*Policy)(nil)
+	_ core.Subscriber = (*Policy)(nil)
+	_ core.Closer     = (*Policy)(nil)
+)
+
+// Load reads, compiles and checks a policy. Its error holds every problem, each with file:line.
+func Load(ctx context.Context, c Config) (*Policy, error) {
+	p, err := load(ctx, c)
+	if err != nil {
+		return nil, fmt.Errorf("opa: policy %q: %w", c.Name, err)
+	}
+	return p, nil
+}
+
+func load(ctx context.Context, c Config) (*Policy, error) {
+	src, err := read(ctx, c.Path, c.FS)
+	if err != nil {
+		return nil, err
+	}
+	packages, err := choose(src, c.Packages)
+	if err != nil {
+		return nil, err
+	}
+	compiler, err := compile(src, packages)
+	if err != nil {
+		return nil, err
+	}
+	p := &Policy{name: c.Name, revision: src.revision, short: src.revision[:12], timeout: c.Timeout}
+	if p.timeout <= 0 {
+		p.timeout = defaultTimeout
+	}
+	store := inmem.NewFromObjectWithOpts(src.data, inmem.OptReturnASTValuesOnRead(true), inmem.OptRoundTripOnWrite(true))
+	var access, guard []string
+	for _, pkg := range packages {
+		if isAccess(pkg) {
+			access = append(access, pkg)
+		} else {
+			guard = append(guard, pkg)
+		}
+	}
+	if p.open, err = ask(ctx, compiler, store, access); err != nil {
+		return nil, err
+	}
+	if p.guard, err = ask(ctx, compiler, store, guard); err != nil {
+		return nil, err
+	}
+	for _, q := range []*question{p.open, p.guard} {
+		if q != nil {
+			p.reads |= q.footprint.command
+			p.identifies |= q.footprint.identity
+		}
+	}
+	p.commands = newLRU[*core.Command, *commandPart](keptCommands, func(c *core.Command) uint64 { return uint64(uintptr(unsafe.Pointer(c))) >> 7 })
+	if n := c.CacheEntries; n >= 0 {
+		if n == 0 {
+			n = defaultEntries
+		}
+		p.verdicts = newLRU[key, *core.Verdict](n, func(k key) uint64 { return k.command[0] ^ k.columns[0] ^ k.identity[1] })
+	}
+	if c.Log != nil {
+		for _, q := range []*question{p.open, p.guard} {
+			if q != nil {
+				c.Log.Debug("opa: policy loaded", "policy", c.Name, "revision", p.short, "packages", q.packages, "reads", q.footprint.paths, "uncached", q.footprint.volatile)
+			}
+		}
+	}
+	return p, nil
+}
+
+// choose returns the packages to ask.
+func choose(src *source, named []string) ([]string, error) {
+	there := map[string]bool{}
+	for _, m := range src.modules {
+		there[strings.TrimPrefix(m.Package.Path.String(), "data.")] = true
+	}
+	if len(named) > 0 {
+		for i, n := range named {
+			if n == "" || slices.Contains(named[:i], n) {
+				return nil, fmt.Errorf("packages: %q is empty or named twice", n)
+			}
+			for part := range strings.SplitSeq(n, ".") {
+				if part == "" {
+					return nil, fmt.Errorf("packages: %q is no package name", n)
+				}
+			}
+		}
+		return named, nil // one that is missing is told by compile
+	}
+	var out []string
+	for _, n := range DefaultPackages {
+		if there[n] {
+			out = append(out, n)
+		}
+	}
+	if len(out) == 0 {
+		var have []string
+		for n := range there {
+			have = append(have, n)
+		}
+		slices.Sort(have)
+		return nil, fmt.Errorf("neither %s is in these files, so it would do nothing: they hold %v (name the packages to ask with `packages:`)", strings.Join(DefaultPackages, " nor "), have)
+	}
+	return out, nil
+}
+
+// ask prepares one query for all rules that the packages define.
+func ask(ctx context.Context, c *ast.Compiler, store storage.Store, packages []string) (*question, error) {
+	if len(packages) == 0 {
+		return nil, nil
+	}
+	var b strings.Builder
+	var refs []ast.Ref
+	b.WriteString("answer = {")
+	for i, pkg := range packages {
+		if i > 0 {
+			b.WriteString(", ")
+		}
+		b.WriteString(strconv.Quote(pkg) + ": {")
+		rules, first := rulesOf(c, pkg), true
+		for _, name := range askedOf(pkg) {
+			if len(rules[name]) == 0 {
+				continue
+			}
+			if !first {
+				b.WriteString(", ")
+			}
+			first = false
+			ref := append(packageRef(pkg), ast.StringTerm(name))
+			refs = append(refs, ref)
+			// A comprehension, so that a rule without an answer does not make the others undefined.
+			b.WriteString(strconv.Quote(name) + ": [x | x = " + ref.String() + "]")
+		}
+		b.WriteString("}")
+	}
+	b.WriteString("}")
+	query, err := rego.New(rego.Query(b.String()), rego.Compiler(c), rego.Store(store), rego.StrictBuiltinErrors(true)).PrepareForEval(ctx)
+	if err != nil {
+		return nil, explain(err)
+	}
+	return &question{packages: packages, query: query, footprint: footprintOf(c, refs)}, nil
+}
+
+// Revision is the SHA-256 of the files the policy was loaded from, in hexadecimal. Decisions name its first twelve
+// digits.
+func (p *Policy) Revision() string { return p.revision }
+
+// Footprint lists the paths of the input that the policy can read, and those of them that keep its verdicts from
+// being cached.
+func (p *Policy) Footprint() (reads, uncached []string) {
+	for _, q := range []*question{p.open, p.guard} {
+		if q != nil {
+			reads = append(reads, q.footprint.paths...)
+			uncached = append(uncached, q.footprint.volatile...)
+		}
+	}
+	return reads, uncached
+}
+
+// Stats are counts since the policy was loaded.
+type Stats struct {
+	Hits, Misses uint64 // of kept verdicts; a verdict that cannot be kept counts as a miss
+	Entries      int    // kept now
+}
+
+// Stats returns the counts.
+func (p *Policy) Stats() Stats {
+	s := Stats{Hits: p.hits.Load(), Misses: p.misses.Load()}
+	if p.verdicts != nil {
+		s.Entries = p.verdicts.len()
+	}
+	return s
+}
+
+// Subscription says at which events the policy is asked.
+func (p *Policy) Subscription() core.Subscription {
+	var k core.Kinds
+	if p.open != nil {
+		k |= core.KindSet(core.KindOpen)
+	}
+	if p.guard != nil {
+		k |= core.KindSet(core.KindCommand, core.KindColumns)
+	}
+	return core.Subscription{Kinds: k}
+}
+
+// Forget drops what is kept for a session.
+func (p *Policy) Forget(s *core.Session) { p.sessions.Delete(s) }
+
+// Inspect asks the policy. The verdict may be shared with other events: it must not be changed.
+func (p *Policy) Inspect(ctx context.Context, e *core.Event) (core.Verdict, error) {
+	var q *question
+	switch e.Kind {
+	case core.KindOpen:
+		q = p.open
+	case core.KindCommand, core.KindColumns:
+		q = p.guard
+	}
+	if q == nil {
+		return core.Verdict{}, nil
+	}
+	part := p.sessionPart(e.Session)
+	f := &q.footprint
+	keep := p.verdicts != nil && f.cacheable() && !(f.params && len(e.Params) > 0)
+	var k key
+	if keep {
+		k = key{kind: e.Kind, direction: e.Direction, stage: e.Stage, identity: part.identity}
+		if f.target {
+			k.target = part.target
+		}
+		if c := e.Command(); c != nil && f.command != 0 {
+			k.command = p.commandPart(c).digest
+		} else if c != nil {
+			k.command[1] = 1 // there is one
+		}
+		if f.columns {
+			k.columns = columnsDigest(e.Columns)
+		}
+		if v, ok := p.verdicts.get(k); ok {
+			p.hits.Add(1)
+			return *v, nil
+		}
+	}
+	p.misses.Add(1)
+	v, err := p.eval(ctx, q, e, part)
+	if err != nil {
+		return core.Verdict{}, fmt.Errorf("opa: policy %q: %w", p.name, err)
+	}
+	if keep {
+		p.verdicts.put(k, &v)
+	}
+	return v, nil
+}
+
+// eval asks OPA.
+func (p *Policy) eval(ctx context.Context, q *question, e *core.Event, part *sessionPart) (core.Verdict, error) {
+	ctx, cancel := context.WithTimeout(ctx, p.timeout)
+	defer cancel()
+	rs, err := q.query.Eval(ctx, rego.EvalParsedInput(p.input(q, e, part)))
+	if err != nil {
+		if ctx.Err() != nil {
+			return core.Verdict{}, fmt.Errorf("not evaluated within %v: %w", p.timeout, ctx.Err())
+		}
+		return core.Verdict{}, withoutValues(err)
+	}
+	if len(rs) != 1 {
+		return core.Verdict{}, errors.New("no answer")
+	}
+	packages, ok := rs[0].Bindings["answer"].(map[string]any)
+	if !ok {
+		return core.Verdict{}, errors.New("no answer")
+	}
+	return p.decode(q, packages)
+}
+
+// withoutValues says where an evaluation failed, but not with which values: they may be what must be hidden.
+func withoutValues(err error) error {
+	var t *topdown.Error
+	if !errors.As(err, &t) {
+		return errors.New("the evaluation failed")
+	}
+	if t.Location == nil {
+		return fmt.Errorf("the evaluation failed: %s", t.Code)
+	}
+	return fmt.Errorf("%s:%d: the evaluation failed: %s", t.Location.File, t.Location.Row, t.Code)
+}

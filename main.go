@@ -1,0 +1,21 @@
+// Weir is a guardrail gateway: see core/doc.go for the map.
+package main
+
+import (
+	"os"
+
+	"github.com/weir-gateway/weir/core"
+	"github.com/weir-gateway/weir/core/cli"
+	"github.com/weir-gateway/weir/plugins"
+	"github.com/weir-gateway/weir/policies"
+	"github.com/weir-gateway/weir/protocols/postgres"
+)
+
+// What this build speaks: one import and one line a protocol.
+var protocols = []core.Protocol{
+	postgres.New(),
+}
+
+func main() {
+	os.Exit(cli.Main(cli.Build{Protocols: protocols, Plugins: plugins.FS, Policies: policies.FS}))
+}

@@ -1,0 +1,89 @@
+//go:build wasip1
+
+// Pii is a guest that finds personal data and secrets in the text columns of an answer and masks them in place: the
+// length of a value never changes.
+//
+//	config:
+//	  entities: [EMAIL, CARD, IBAN, SSN]   # default: all of them
+//
+// What it looks for is in the package detect.
+package main
+
+import (
+	"github.com/weir-gateway/weir/plugins/pii/detect"
+	weir "github.com/weir-gateway/weir/sdk/go"
+)
+
+const schema = `{"type":"object","additionalProperties":false,"properties":{"entities":{"type":"array","minItems":1,"items":{"enum":` +
+	`["EMAIL","CARD","IBAN","SSN","AWS_KEY","JWT","PRIVATE_KEY","TOKEN","SECRET"]}}}}`
+
+var detector = detect.New(detect.All)
+
+func init() {
+	weir.Register(weir.Plugin{
+		Name: "pii", Version: "1.0.0", Mutates: true, Schema: schema,
+		Subscribe: []weir.Subscription{{Kinds: []weir.Kind{weir.RowData}, Columns: []string{"type:text"}}},
+		Metrics:   []weir.Metric{{ID: 1, Name: "masked"}},
+		Configure: configure,
+		OnRows:    rows,
+	})
+}
+
+func main() {}
+
+func configure(c weir.Value) error {
+	for _, name := range c.Names() {
+		if name != "entities" {
+			return weir.Error("unknown key " + name + ": the only one is entities")
+		}
+	}
+	list := c.Get("entities")
+	if list.Null() {
+		return nil
+	}
+	names, ok := list.Texts()
+	if !ok || len(names) == 0 {
+		return weir.Error("entities is a list of names, and not empty")
+	}
+	var set detect.Set
+	for _, name := range names {
+		s := detect.Parse(name)
+		if s == 0 {
+			return weir.Error("no entity " + name + ": known are " + detect.All.String() + ", and SECRET for the last four")
+		}
+		set |= s
+	}
+	detector = detect.New(set)
+	return nil
+}
+
+func rows(r *weir.Rows) {
+	var counts detect.Counts
+	for i := range r.Cells() {
+		if v, ok := r.Value(i); ok && detector.Mask(v, &counts) {
+			r.Touch(i)
+		}
+	}
+	total := 0
+	for i, n := range counts {
+		if n > 0 {
+			weir.Found(detect.Name(i), decimal(n))
+			total += n
+		}
+	}
+	if total > 0 {
+		weir.Count(1, int64(total))
+	}
+}
+
+func decimal(n int) string {
+	var b [20]byte
+	i := len(b)
+	for {
+		i--
+		b[i] = byte('0' + n%10)
+		if n /= 10; n == 0 {
+			return string(b[i:])
+		}
+	}
+}

@@ -1,0 +1,319 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"encoding/binary"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"sort"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgconn"
+)
+
+// sample is what one run of one way gave.
+type sample struct{ tps, p50, p99, cpu float64 } // 1/s, ms, ms, µs of the proxy a transaction
+
+func median(v []float64) float64 {
+	if len(v) == 0 {
+		return 0
+	}
+	sort.Float64s(v)
+	return v[len(v)/2]
+}
+
+// medianRatio is the median of round-by-round ratios: the machine's drift cancels.
+func medianRatio(a, b []float64) float64 {
+	r := make([]float64, min(len(a), len(b)))
+	for i := range r {
+		r[i] = a[i] / b[i]
+	}
+	return median(r)
+}
+
+func (b *bench) tps(ctx context.Context, out *strings.Builder) error {
+	for _, mode := range []string{"simple", "prepared"} {
+		fmt.Fprintf(out, "\n## pgbench -S, %s protocol\n\n| clients | way | tps | of direct | of haproxy | of pgbouncer | p50 ms | p99 ms | proxy CPU µs/tx |\n|--:|---|--:|--:|--:|--:|--:|--:|--:|\n", mode)
+		for _, clients := range []int{1, 8, 32} {
+			got := map[string][]sample{}
+			for round := range b.rounds {
+				for i := range b.ways {
+					w := b.ways[(i+round)%len(b.ways)]
+					s, err := b.pgbench(ctx, w, mode, clients)
+					if err != nil {
+						return fmt.Errorf("%s, %s, %d clients: %w", w.name, mode, clients, err)
+					}
+					got[w.name] = append(got[w.name], s)
+				}
+			}
+			column := func(name string, f func(sample) float64) (v []float64) {
+				for _, s := range got[name] {
+					v = append(v, f(s))
+				}
+				return v
+			}
+			tps := func(s sample) float64 { return s.tps }
+			for _, w := range b.ways {
+				mine := column(w.name, tps)
+				fmt.Fprintf(out, "| %d | %s | %.0f | %.2f | %.2f | %.2f | %.3f | %.3f | %.0f |\n", clients, w.name,
+					median(append([]float64(nil), mine...)), medianRatio(mine, column("direct", tps)), medianRatio(mine, column("haproxy", tps)), medianRatio(mine, column("pgbouncer", tps)),
+					median(column(w.name, func(s sample) float64 { return s.p50 })), median(column(w.name, func(s sample) float64 { return s.p99 })),
+					median(column(w.name, func(s sample) float64 { return s.cpu })))
+			}
+		}
+	}
+	return nil
+}
+
+var transactions = regexp.MustCompile(`number of transactions actually processed: (\d+)`)
+
+func (b *bench) pgbench(ctx context.Context, w *way, mode string, clients int) (sample, error) {
+	host, port, _ := net.SplitHostPort(w.addr)
+	prefix := filepath.Join(b.dir, "pgbench_log")
+	cmd := exec.CommandContext(ctx, b.server.Program("pgbench"), "-n", "-S", "-M", mode, "-c", strconv.Itoa(clients), "-j", "1",
+		"-T", strconv.Itoa(max(1, int(b.seconds))), "-l", "--log-prefix="+prefix, "-h", host, "-p", port, "-U", w.user, w.database)
+	cmd.Env = append(os.Environ(), "PGPASSWORD="+w.password, "PGSSLMODE=disable")
+	before := cpu(w)
+	output, err := cmd.CombinedOutput()
+	if err != nil {
+		return sample{}, fmt.Errorf("%w\n%s", err, output)
+	}
+	spent := cpu(w) - before
+	m := transactions.FindSubmatch(output)
+	if m == nil {
+		return sample{}, fmt.Errorf("pgbench: %s", output)
+	}
+	n, _ := strconv.ParseFloat(string(m[1]), 64)
+	files, _ := filepath.Glob(prefix + ".*")
+	var latencies []float64
+	for _, name := range files {
+		f, err := os.Open(name)
+		if err != nil {
+			return sample{}, err
+		}
+		lines := bufio.NewScanner(f)
+		for lines.Scan() {
+			if fields := strings.Fields(lines.Text()); len(fields) > 2 {
+				us, _ := strconv.ParseFloat(fields[2], 64)
+				latencies = append(latencies, us/1000)
+			}
+		}
+		_ = f.Close()
+		_ = os.Remove(name)
+	}
+	sort.Float64s(latencies)
+	s := sample{cpu: spent.Seconds() * 1e6 / n}
+	for _, line := range strings.Split(string(output), "\n") {
+		if v, ok := strings.CutPrefix(line, "tps = "); ok {
+			s.tps, _ = strconv.ParseFloat(strings.Fields(v)[0], 64)
+		}
+	}
+	if len(latencies) > 0 {
+		s.p50, s.p99 = latencies[len(latencies)/2], latencies[len(latencies)*99/100]
+	}
+	return s, nil
+}
+
+// cpu returns the processor time that a way's proxy has used.
+func cpu(w *way) time.Duration {
+	if w.proc == nil {
+		return 0
+	}
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", w.proc.Process.Pid))
+	if err != nil {
+		return 0
+	}
+	fields := strings.Fields(string(b[strings.LastIndexByte(string(b), ')')+1:]))
+	user, _ := strconv.Atoi(fields[11])
+	system, _ := strconv.Atoi(fields[12])
+	return time.Duration(user+system) * 10 * time.Millisecond
+}
+
+// rss returns the resident memory of a way's proxy in bytes.
+func rss(w *way) int {
+	b, _ := os.ReadFile(fmt.Sprintf("/proc/%d/statm", w.proc.Process.Pid))
+	if fields := strings.Fields(string(b)); len(fields) > 1 {
+		pages, _ := strconv.Atoi(fields[1])
+		return pages * os.Getpagesize()
+	}
+	return 0
+}
+
+func (w *way) dial(ctx context.Context, sslmode string) (*pgconn.PgConn, error) {
+	host, port, _ := net.SplitHostPort(w.addr)
+	c, err := pgconn.ParseConfig(fmt.Sprintf("host=%s port=%s dbname=%s user=%s sslmode=%s", host, port, w.database, w.user, sslmode))
+	if err != nil {
+		return nil, err
+	}
+	c.Password = w.password
+	return pgconn.ConnectConfig(ctx, c)
+}
+
+// stream runs one query over a bare connection and counts the bytes that come back.
+func (w *way) stream(ctx context.Context, sql string) (bytes int64, took time.Duration, err error) {
+	c, err := w.dial(ctx, "disable")
+	if err != nil {
+		return 0, 0, err
+	}
+	h, err := c.Hijack()
+	if err != nil {
+		return 0, 0, err
+	}
+	defer h.Conn.Close()
+	_ = h.Conn.SetDeadline(time.Now().Add(2 * time.Minute))
+	msg := append(binary.BigEndian.AppendUint32([]byte{'Q'}, uint32(len(sql)+5)), sql+"\x00"...)
+	start := time.Now()
+	if _, err := h.Conn.Write(msg); err != nil {
+		return 0, 0, err
+	}
+	buf := make([]byte, 256<<10)
+	var tail []byte
+	for {
+		n, err := h.Conn.Read(buf)
+		if err != nil {
+			return bytes, 0, err
+		}
+		bytes += int64(n)
+		tail = append(tail, buf[max(0, n-6):n]...)
+		tail = tail[max(0, len(tail)-6):]
+		if len(tail) == 6 && tail[0] == 'Z' && tail[4] == 5 && tail[5] == 'I' {
+			return bytes, time.Since(start), nil
+		}
+	}
+}
+
+func (b *bench) bulk(ctx context.Context, out *strings.Builder) error {
+	for _, q := range []struct{ title, sql string }{
+		{"SELECT of 1,000,000 rows", "select * from wide"},
+		{"COPY TO of 1,000,000 rows", "copy wide (id, name, total, digest, created, kind) to stdout"},
+	} {
+		fmt.Fprintf(out, "\n## %s\n\n| way | MB/s | of direct | of haproxy | proxy CPU s |\n|---|--:|--:|--:|--:|\n", q.title)
+		speed, used := map[string][]float64{}, map[string][]float64{}
+		for round := range b.rounds {
+			for i := range b.ways {
+				w := b.ways[(i+round)%len(b.ways)]
+				before := cpu(w)
+				n, took, err := w.stream(ctx, q.sql)
+				if err != nil {
+					return fmt.Errorf("%s: %w", w.name, err)
+				}
+				speed[w.name] = append(speed[w.name], float64(n)/1e6/took.Seconds())
+				used[w.name] = append(used[w.name], (cpu(w) - before).Seconds())
+			}
+		}
+		for _, w := range b.ways {
+			mine := speed[w.name]
+			fmt.Fprintf(out, "| %s | %.0f | %.2f | %.2f | %.2f |\n", w.name, median(append([]float64(nil), mine...)),
+				medianRatio(mine, speed["direct"]), medianRatio(mine, speed["haproxy"]), median(used[w.name]))
+		}
+	}
+	return nil
+}
+
+func (b *bench) connects(ctx context.Context, out *strings.Builder) error {
+	fmt.Fprintf(out, "\n## Connections a second, 8 at a time, TLS off\n\n| way | connections/s | of direct | of haproxy |\n|---|--:|--:|--:|\n")
+	rate := map[string][]float64{}
+	for round := range b.rounds {
+		for i := range b.ways {
+			w := b.ways[(i+round)%len(b.ways)]
+			start := time.Now()
+			var n int
+			var mu sync.Mutex
+			var wg sync.WaitGroup
+			var failed error
+			for range 8 {
+				wg.Go(func() {
+					for time.Since(start).Seconds() < b.seconds {
+						c, err := w.dial(ctx, "disable")
+						mu.Lock()
+						if err != nil {
+							failed = err
+							mu.Unlock()
+							return
+						}
+						n++
+						mu.Unlock()
+						_ = c.Close(ctx)
+					}
+				})
+			}
+			wg.Wait()
+			if failed != nil {
+				return fmt.Errorf("%s: %w", w.name, failed)
+			}
+			rate[w.name] = append(rate[w.name], float64(n)/time.Since(start).Seconds())
+		}
+	}
+	for _, w := range b.ways {
+		fmt.Fprintf(out, "| %s | %.0f | %.2f | %.2f |\n", w.name, median(append([]float64(nil), rate[w.name]...)), medianRatio(rate[w.name], rate["direct"]), medianRatio(rate[w.name], rate["haproxy"]))
+	}
+	return nil
+}
+
+func (b *bench) idle(ctx context.Context, out *strings.Builder) error {
+	const sessions = 1000
+	fmt.Fprintf(out, "\n## Memory of %d idle sessions\n\n| way | KiB a session |\n|---|--:|\n", sessions)
+	for _, w := range b.ways {
+		if w.proc == nil || w.name == "pgbouncer" { // its pool takes 400
+			continue
+		}
+		time.Sleep(time.Second)
+		before := rss(w)
+		var open []*pgconn.PgConn
+		for range sessions {
+			c, err := w.dial(ctx, "disable")
+			if err != nil {
+				return fmt.Errorf("%s, session %d: %w", w.name, len(open), err)
+			}
+			open = append(open, c)
+		}
+		time.Sleep(3 * time.Second)
+		fmt.Fprintf(out, "| %s | %.1f |\n", w.name, float64(rss(w)-before)/1024/sessions)
+		for _, c := range open {
+			_ = c.Close(ctx)
+		}
+	}
+	return nil
+}
+
+// profile keeps a CPU profile of the guarded gateway under load; it needs a gateway with listen.pprof.
+func (b *bench) profile(ctx context.Context, file string) error {
+	for _, w := range b.ways {
+		if w.name != "bounded" {
+			continue
+		}
+		done := make(chan error, 1)
+		go func() {
+			_, err := b.pgbench(ctx, w, "prepared", 8)
+			done <- err
+		}()
+		resp, err := http.Get("http://" + w.admin + "/debug/pprof/profile?seconds=" + strconv.Itoa(max(1, int(b.seconds)-1)))
+		if err != nil {
+			return err
+		}
+		defer resp.Body.Close()
+		if resp.StatusCode != http.StatusOK {
+			return fmt.Errorf("the gateway gives no profile: %s", resp.Status)
+		}
+		f, err := os.Create(file)
+		if err != nil {
+			return err
+		}
+		defer f.Close()
+		if _, err := io.Copy(f, resp.Body); err != nil {
+			return err
+		}
+		return <-done
+	}
+	return nil
+}
