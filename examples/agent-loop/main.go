@@ -4,6 +4,7 @@ package main
 
 import (
 	"context"
+	"database/sql/driver"
 	"errors"
 	"flag"
 	"fmt"
@@ -69,7 +70,7 @@ func show(ctx context.Context, conn *pgx.Conn, sql string, args ...any) error {
 		}
 		fmt.Print("      ")
 		for _, v := range values {
-			if t, ok := v.(interface{ Value() (any, error) }); ok {
+			if t, ok := v.(driver.Valuer); ok {
 				v, _ = t.Value()
 			}
 			fmt.Print(" | ", v)

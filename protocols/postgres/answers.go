@@ -11,17 +11,16 @@ import (
 
 // answerState belongs to the goroutine that reads the upstream.
 type answerState struct {
-	out      []byte // for the client
-	kept     int    // out[kept:] has not been recorded yet
-	settle   core.Mark
-	batch    core.Batch
-	rows     int           // where the open batch of rows starts in out; -1: none is open
-	swallow  bool          // an answer was refused half-way: nothing more for the client until ReadyForQuery
-	cut      chan struct{} // closed when the cancel request for it has been answered
-	scratch  []byte
-	columns  []core.Column
-	rewrite  func(dst []byte) []byte // rebuilds the present event's last frame after its texts have changed
-	rewriteN int                     // that frame's length
+	out     []byte // for the client
+	kept    int    // out[kept:] has not been recorded yet
+	settle  core.Mark
+	batch   core.Batch
+	rows    int           // where the open batch of rows starts in out; -1: none is open
+	swallow bool          // an answer was refused half-way: nothing more for the client until ReadyForQuery
+	cut     chan struct{} // closed when the cancel request for it has been answered
+	scratch []byte
+	columns []core.Column
+	rewrite func() // rebuilds the present event in out after its texts have changed
 }
 
 // answers carries the upstream's messages to the client until either end is gone.
@@ -134,7 +133,7 @@ func (c *connection) Wire(e *core.Event, v *core.Verdict) ([]byte, error) {
 		a.scratch = rebuild(a.scratch[:0], &a.batch)
 		a.out = append(a.out[:a.rows], a.scratch...)
 	case e.Result != nil && v.Changed && a.rewrite != nil:
-		a.out = a.rewrite(a.out[:len(a.out)-a.rewriteN])
+		a.rewrite()
 		for _, t := range e.Result.Texts {
 			if t.Field == "M" {
 				e.Result.Message = t.Value
@@ -328,7 +327,7 @@ func (c *connection) rowDescription(ctx context.Context, frame, b []byte, head r
 			a.out = a.out[:len(a.out)-len(frame)]
 			return c.abandon(ctx, head, d)
 		}
-		if head.kind == 'D' && head.portal != nil {
+		if head.portal != nil && head.kind == 'D' {
 			c.queue.plannedExecute(head.portal, columns)
 		}
 		head.columns = columns
@@ -426,10 +425,10 @@ func (c *connection) abandon(ctx context.Context, head reply, d *core.Denial) er
 	return c.afterError(head)
 }
 
-// refusal tells the client, in the place of an answer, why it gets none.
-func (c *connection) refusal(ctx context.Context, x *core.Exchange, d *core.Denial) error {
+// refusal tells the client, in the place of an answer, why it gets none, and then what comes last.
+func (c *connection) refusal(ctx context.Context, x *core.Exchange, d *core.Denial, last ...byte) error {
 	a := &c.answer
-	a.out = appendRefusal(a.out, "ERROR", d)
+	a.out = append(appendRefusal(a.out, "ERROR", d), last...)
 	v := c.session.Check(ctx, &core.Event{
 		Kind: core.KindResult, Direction: core.FromGateway, Exchange: x, Wire: a.out[a.kept:],
 		Result: &core.Result{Status: "error", Code: codeInsufficientPrivilege, Message: d.Error()},
@@ -463,11 +462,16 @@ func (c *connection) errorResponse(ctx context.Context, frame, b []byte, head re
 	fields(b, func(t byte, v []byte) {
 		fatal = fatal || (t == 'V' || t == 'S') && (string(v) == "FATAL" || string(v) == "PANIC")
 	})
+	a := &c.answer
 	if owed && head.refusal != nil && !fatal {
-		if err := c.refusal(ctx, head.exchange, head.refusal); err != nil {
+		if err := c.afterError(head); err != nil {
 			return err
 		}
-		return c.afterError(head)
+		at := len(a.out)
+		c.ready()
+		last := append([]byte(nil), a.out[at:]...)
+		a.out = a.out[:at]
+		return c.refusal(ctx, head.exchange, head.refusal, last...)
 	}
 	if owed && head.own && !fatal && c.queue.ownSync() { // the COPY itself will fail, in the client's words
 		return c.afterError(head)
@@ -476,38 +480,39 @@ func (c *connection) errorResponse(ctx context.Context, frame, b []byte, head re
 	if owed {
 		x = head.exchange
 	}
-	if err := c.result(ctx, 'E', "error", frame, b, x); err != nil {
-		return err
+	if owed && !fatal {
+		if err := c.afterError(head); err != nil {
+			return err
+		}
 	}
-	if !owed || fatal {
-		return nil
-	}
-	return c.afterError(head)
+	return c.result(ctx, 'E', "error", frame, b, x)
 }
 
 // result passes an error or notice on, whose texts steps may change.
 func (c *connection) result(ctx context.Context, typ byte, status string, frame, b []byte, x *core.Exchange) error {
 	a := &c.answer
+	at := len(a.out)
 	a.out = append(a.out, frame...)
+	kind := core.KindNotice
+	if typ == 'E' {
+		kind = core.KindResult
+		c.ready()
+	}
 	if !c.wantsAnswer {
 		return nil
 	}
-	kind := core.KindResult
-	if typ != 'E' {
-		kind = core.KindNotice
-	}
 	e := &core.Event{Kind: kind, Direction: core.FromUpstream, Exchange: x, Result: resultOf(status, b), Frame: c}
-	texts := e.Result
-	a.rewriteN = len(frame)
-	a.rewrite = func(dst []byte) []byte { return rewriteFields(dst, typ, b, texts.Texts) }
+	last := append([]byte(nil), a.out[at+len(frame):]...)
+	result := e.Result
+	a.rewrite = func() { a.out = append(rewriteFields(a.out[:at], typ, b, result.Texts), last...) }
 	d := c.say(ctx, e, 0)
 	a.rewrite = nil
 	if d == nil {
 		return nil
 	}
-	a.out = a.out[:len(a.out)-len(frame)]
+	a.out = a.out[:at]
 	if typ == 'E' { // that it failed must be said; how, may not
-		return c.refusal(ctx, x, d)
+		return c.refusal(ctx, x, d, last...)
 	}
 	return nil
 }
@@ -537,14 +542,13 @@ func (c *connection) beside(ctx context.Context, typ byte, frame, b []byte) erro
 		channel, payload := string(cb.str()), string(cb.str())
 		e.Result = &core.Result{Status: "notification", Tag: channel, Texts: []core.Text{{Field: "payload", Value: payload}}}
 		e.Frame = c
-		texts := e.Result
-		a.rewriteN = len(frame)
-		a.rewrite = func(dst []byte) []byte {
-			dst, at := beginFrame(dst, 'A')
+		result, at := e.Result, len(a.out)
+		a.rewrite = func() {
+			dst, length := beginFrame(a.out[:at], 'A')
 			dst = append(dst, b[:4]...)
 			dst = append(append(dst, channel...), 0)
-			dst = append(append(dst, clean(texts.Texts[0].Value)...), 0)
-			return endFrame(dst, at)
+			dst = append(append(dst, clean(result.Texts[0].Value)...), 0)
+			a.out = endFrame(dst, length)
 		}
 		defer func() { a.rewrite = nil }()
 	}
@@ -577,21 +581,53 @@ func (c *connection) complete(ctx context.Context, typ byte, frame, b []byte, he
 		r.Status = "empty"
 	}
 	c.ran(head, typ)
-	a.out = append(a.out, frame...)
-	if c.wantsAnswer {
-		if d := c.say(ctx, &core.Event{Kind: core.KindResult, Direction: core.FromUpstream, Exchange: head.exchange, Result: r}, len(a.out)); d != nil {
-			a.out = a.out[:len(a.out)-len(frame)]
-			return c.abandon(ctx, head, d)
-		}
-	}
 	if head.kind == 'E' {
 		c.queue.pop()
+	} else {
+		head.at++
+		head.planned, head.columns = false, nil
+		c.queue.set(head)
+	}
+	at := len(a.out)
+	a.out = append(a.out, frame...)
+	done := c.ready()
+	if !c.wantsAnswer {
 		return nil
 	}
-	head.at++
-	head.planned, head.columns = false, nil
-	c.queue.set(head)
-	return nil
+	d := c.say(ctx, &core.Event{Kind: core.KindResult, Direction: core.FromUpstream, Exchange: head.exchange, Result: r}, len(a.out))
+	switch {
+	case d == nil:
+		return nil
+	case !done:
+		a.out = a.out[:at]
+		return c.abandon(ctx, head, d)
+	}
+	last := append([]byte(nil), a.out[at+len(frame):]...)
+	a.out = a.out[:at]
+	return c.refusal(ctx, head.exchange, d, last...)
+}
+
+// ready takes in the ReadyForQuery that follows an answer in the same read, so that the two are one record. It reports
+// whether there was one.
+func (c *connection) ready() bool {
+	l := &c.server
+	const size = headerSize + 1
+	next := l.in[l.r:l.w]
+	if len(next) < size || next[0] != 'Z' || c.answer.swallow {
+		return false
+	}
+	if n, _, err := backend.next(next[:size], smallFrame); err != nil || n != size {
+		return false // said when its turn comes
+	}
+	head, owed := c.queue.peek()
+	if !owed || head.own || strings.IndexByte("SQF", head.kind) < 0 {
+		return false
+	}
+	c.queue.pop()
+	c.session.SetInTransaction(next[headerSize] != 'I')
+	c.answer.out = append(c.answer.out, next[:size]...)
+	l.r += size
+	return true
 }
 
 // ran takes in what a statement has done to the session's names.

@@ -14,7 +14,11 @@ import (
 )
 
 // Protocol is PostgreSQL. Make it with New.
-type Protocol struct{ reader *sql.Reader }
+type Protocol struct {
+	reader *sql.Reader
+	keys   *keyring // of all handlers: a reload makes new ones, and a client may cancel what an old one carries
+	scram  *clients
+}
 
 var (
 	_ core.Protocol  = (*Protocol)(nil)
@@ -24,7 +28,9 @@ var (
 )
 
 // New returns the protocol with a statement cache of its own.
-func New() *Protocol { return &Protocol{reader: sql.NewReader()} }
+func New() *Protocol {
+	return &Protocol{reader: sql.NewReader(), keys: newKeyring(), scram: &clients{}}
+}
 
 // Name returns "postgres".
 func (*Protocol) Name() string { return "postgres" }
@@ -54,7 +60,7 @@ type settings struct {
 
 // Handler returns what serves the listener of the targets given.
 func (p *Protocol) Handler(targets []*core.Target) (core.Handler, error) {
-	h := &handler{reader: p.reader, keys: newKeyring(), settings: map[*core.Target]settings{}}
+	h := &handler{reader: p.reader, keys: p.keys, scram: p.scram, settings: map[*core.Target]settings{}}
 	var errs []error
 	for _, t := range targets {
 		var s settings
@@ -74,7 +80,7 @@ func (p *Protocol) Handler(targets []*core.Target) (core.Handler, error) {
 type handler struct {
 	reader   *sql.Reader
 	keys     *keyring
-	scram    clients
+	scram    *clients
 	settings map[*core.Target]settings
 }
 
@@ -167,7 +173,7 @@ func (h *handler) open(ctx context.Context, session *core.Session, s *startup, c
 	if err != nil {
 		return nil, err
 	}
-	u, err := connect(dialing, t, cred, params, &h.scram, h.settings[t].AllowClearPassword)
+	u, err := connect(dialing, t, cred, params, h.scram, h.settings[t].AllowClearPassword)
 	if err != nil {
 		return nil, err
 	}

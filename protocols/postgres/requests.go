@@ -127,7 +127,7 @@ func (c *connection) handle(ctx context.Context) (need int, err error) {
 // keepRest records the messages that belong to no event, such as a lone Sync.
 func (c *connection) keepRest(ctx context.Context, d core.Direction) {
 	q, l := &c.request, &c.client
-	if q.kept == l.r || !c.wantsAnswer {
+	if q.kept >= l.r || !c.wantsAnswer {
 		return
 	}
 	c.tell(ctx, &core.Event{Kind: core.KindNotice, Direction: d, Result: &core.Result{Status: "sync"}, Wire: l.in[q.kept:l.r]})
@@ -142,15 +142,19 @@ func (c *connection) tell(ctx context.Context, e *core.Event) core.Verdict {
 }
 
 // judge asks about a command whose message ends at client.r. The record takes the message, what came before it and
-// belongs to no other event, and the Sync or Flush that follows.
+// belongs to no other event, and the Describe, Sync or Flush that follows.
 func (c *connection) judge(ctx context.Context, x *core.Exchange, stage string, params []core.Param) *core.Denial {
 	if !c.wantsCommand {
 		return nil
 	}
 	q, l := &c.request, &c.client
 	end := l.r
-	for l.w-end >= headerSize && (l.in[end] == 'S' || l.in[end] == 'H') && binary.BigEndian.Uint32(l.in[end+1:]) == 4 {
-		end += headerSize
+	for l.w-end >= headerSize && (l.in[end] == 'S' || l.in[end] == 'H' || l.in[end] == 'D') {
+		n, _, err := frontend.next(l.in[end:l.w], c.maxBody)
+		if err != nil || n == 0 {
+			break
+		}
+		end += n
 	}
 	v := c.tell(ctx, &core.Event{
 		Kind: core.KindCommand, Direction: core.FromClient, Exchange: x, Stage: stage, Params: params, Wire: l.in[q.kept:end],
