@@ -115,8 +115,26 @@ type Command struct {
 	// Secret reports that the bytes of this command hold a secret: its wire and parameters are never recorded.
 	Secret bool `json:"secret,omitempty"`
 
+	shape *Command // set by WithText
 	once  sync.Once
 	facts []byte
+}
+
+// WithText returns a command that does the same as c and was said in another text: one that differs in literals only.
+func (c *Command) WithText(text string) *Command {
+	s := c.Shape()
+	return &Command{
+		Action: s.Action, Text: text, Fingerprint: s.Fingerprint, Effects: s.Effects, Resources: s.Resources,
+		Where: s.Where, Status: s.Status, Reason: s.Reason, Secret: s.Secret, shape: s,
+	}
+}
+
+// Shape returns the one command that all those made from it by WithText share: it does the same in another text.
+func (c *Command) Shape() *Command {
+	if c.shape != nil {
+		return c.shape
+	}
+	return c
 }
 
 // HasEffect reports whether e is among the command's effects.
@@ -132,6 +150,14 @@ func (c *Command) HasEffect(e Effect) bool {
 // Facts returns the command as a JSON object. The result is computed once and must not be changed.
 func (c *Command) Facts() []byte {
 	c.once.Do(func() {
+		if s := c.shape; s != nil && s.Action == c.Action { // the shape's facts, with another text in them
+			head := len(`{"action":`) + len(AppendJSON(nil, s.Action)) + len(`,"text":`)
+			facts, rest := s.Facts(), 0
+			if rest = head + len(jsonText(s.Text)); rest < len(facts) && facts[rest] == ',' {
+				c.facts = append(AppendJSON(append(make([]byte, 0, len(facts)+len(c.Text)), facts[:head]...), c.Text), facts[rest:]...)
+				return
+			}
+		}
 		type plain Command // without the methods
 		b, err := json.Marshal((*plain)(c))
 		if err != nil { // only strings, bools and slices of them: cannot happen
@@ -140,6 +166,15 @@ func (c *Command) Facts() []byte {
 		c.facts = b
 	})
 	return c.facts
+}
+
+// jsonText is a text as json.Marshal writes it.
+func jsonText(s string) []byte {
+	b, err := json.Marshal(s)
+	if err != nil { // a string can always be written
+		return nil
+	}
+	return b
 }
 
 // Origin is the base column that a result column comes from, as the target reports it.

@@ -120,7 +120,8 @@ func frameOf(b core.Block) []byte {
 
 type mutation struct {
 	name string
-	f    func(r *rand.Rand, now, old tree, name string, b []byte) (string, []byte)
+	// f returns the file's new bytes; it may change other files of the tree now
+	f func(r *rand.Rand, now, old tree, name string, b []byte) (string, []byte)
 }
 
 // plain mutations change the bytes of one file, whichever it is.
@@ -203,6 +204,17 @@ var frameMutations = []mutation{
 		}
 		return n, join(h, out)
 	}},
+	{"change a record and chain again", func(r *rand.Rand, _, _ tree, n string, b []byte) (string, []byte) {
+		out, _, _, _ := forge(r, b)
+		return n, out
+	}},
+	{"change a record, chain again, and change the leaf", func(r *rand.Rand, now, _ tree, n string, b []byte) (string, []byte) {
+		out, before, after, ok := forge(r, b)
+		if ok {
+			now["ledger/leaves"] = bytes.Replace(now["ledger/leaves"], fmt.Appendf(nil, "%x", before), fmt.Appendf(nil, "%x", after), 1)
+		}
+		return n, out
+	}},
 	{"make up a session", func(r *rand.Rand, _, _ tree, n string, b []byte) (string, []byte) {
 		h, list := frames(b)
 		for _, x := range storetest.Session("made-up", 3, r.Uint64()) {
@@ -210,6 +222,68 @@ var frameMutations = []mutation{
 		}
 		return n, join(h, list)
 	}},
+}
+
+// forge changes one byte of what a session of the segment says, and makes its chain and seal anew, as somebody would
+// who has all of the code but not the key. It returns the segment, and the seal's old and new hash.
+func forge(r *rand.Rand, b []byte) (out []byte, before, after [32]byte, ok bool) {
+	head, list := frames(b)
+	pick, err := ledger.DecodeBlock(list[r.IntN(len(list))][40:])
+	if err != nil {
+		return b, before, after, false
+	}
+	var at []int // of the session's frames
+	for i, f := range list {
+		if x, err := ledger.DecodeBlock(f[40:]); err == nil && x.Header.Session == pick.Header.Session {
+			at = append(at, i)
+			before = x.Hash
+		}
+	}
+	enc := ledger.NewEncoder()
+	for range 200 { // until a change leaves something that can be read
+		victim := r.IntN(len(at))
+		forged := append([][]byte(nil), list...)
+		var dec ledger.Decoder
+		var prev [32]byte
+		good := true
+		for k, i := range at {
+			h, err := ledger.ParseBlock(list[i][40:])
+			if err != nil || h.Number != uint64(k) {
+				return b, before, after, false
+			}
+			p, err := h.Payload()
+			if err != nil {
+				return b, before, after, false
+			}
+			p = bytes.Clone(p)
+			if h.Seal {
+				s, err := h.ReadSeal()
+				if err != nil {
+					return b, before, after, false
+				}
+				old := ledger.AppendSeal(nil, s)
+				s.Root = prev
+				p = append(p[:len(p)-len(old)], ledger.AppendSeal(nil, s)...)
+			}
+			if k == victim && len(p) > 0 {
+				p[r.IntN(len(p))] ^= 1 << r.IntN(8)
+			}
+			h.Prev = prev
+			x, err := enc.Encode(h.BlockHeader, h.Carry, p)
+			if err != nil {
+				return b, before, after, false
+			}
+			nh, _ := ledger.ParseBlock(x.Bytes)
+			good = good && dec.Decode(&nh, func(*core.Record, time.Duration) error { return nil }) == nil
+			forged[i] = frameOf(x)
+			prev = x.Hash
+		}
+		s := dec.Seal()
+		if good && s != nil && s.Records == dec.Next() && s.Blocks == uint64(len(at)) && prev != before {
+			return join(head, forged), before, prev, true
+		}
+	}
+	return b, before, after, false
 }
 
 func segments(f tree) (out []string) {
@@ -291,7 +365,7 @@ func TestMutations(t *testing.T) {
 			m = frameMutations[rnd.IntN(len(frameMutations))]
 			name = segments(now)[rnd.IntN(len(segments(now)))]
 		}
-		to, b := m.f(rnd, now, old, name, mutated[name])
+		to, b := m.f(rnd, mutated, old, name, mutated[name])
 		if b == nil {
 			delete(mutated, to)
 		} else {

@@ -20,13 +20,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	if dir := os.Getenv("WEIR_JOURNAL_CHILD"); dir != "" {
-		child(dir)
-		return
-	}
-	goleak.VerifyTestMain(m,
-		goleak.IgnoreAnyFunction("github.com/nats-io/nats-server/v2/server.(*ocspCache).run"),
-		goleak.IgnoreAnyFunction("github.com/golang/glog.(*fileSink).flushDaemon"))
+	goleak.VerifyTestMain(m)
 }
 
 func small(dir string) Config {

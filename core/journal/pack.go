@@ -119,7 +119,7 @@ func (p *packer) run(ctx context.Context) {
 				p.wait(err)
 			}
 		}
-		wait := p.age / 4
+		var wait time.Duration
 		if now := time.Now(); now.Before(p.retry) {
 			wait = p.retry.Sub(now)
 		} else if due, next := p.due(now); len(due) > 0 {

@@ -109,6 +109,7 @@ func (p *packer) send(s *packed) (jetstream.PubAckFuture, error) {
 
 // acknowledged notes that JetStream has the session's block.
 func (p *packer) acknowledged(s *packed, seq uint64) {
+	p.wal.acked.Store(time.Now().UnixNano())
 	blocksTotal.Inc()
 	blockBytesTotal.Add(float64(len(s.flight.block.Bytes)))
 	s.acked = s.head
@@ -225,8 +226,13 @@ func (p *packer) settle(ctx context.Context) {
 		}
 		noted = max(noted, s.note)
 	}
-	if p.wal.durable.Load() < noted && p.wal.settle(ctx, noted, p.wal.epoch.Load()) != nil {
-		return
+	if p.wal.durable.Load() < noted {
+		p.wal.allowExtra(1) // a full log must not keep out the notes that make room in it
+		err := p.wal.settle(ctx, noted, p.wal.epoch.Load())
+		p.wal.allowExtra(0)
+		if err != nil {
+			return
+		}
 	}
 	if err := p.wal.recycle(end); err != nil {
 		p.log.Error(err.Error())

@@ -40,6 +40,7 @@ func (j *Journal) openLog(dir string) (*left, error) {
 		dir: dir, segSize: uint64(j.c.SegmentSize), maxSegs: int(j.c.MaxWAL / j.c.SegmentSize), disk: j.c.disk, log: j.log,
 		segs: used, freed: make(chan struct{}, 1), prepare: make(chan struct{}, 1),
 	}
+	l.acked.Store(time.Now().UnixNano())
 	j.wal = l
 	for _, s := range append(used, free...) {
 		n, _ := strconv.Atoi(strings.TrimSuffix(filepath.Base(s.path), segmentExt))

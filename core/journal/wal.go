@@ -62,6 +62,9 @@ type wal struct {
 	freed   chan struct{}
 	prepare chan struct{}
 	prepErr error // why the last new segment could not be made
+	extra   int   // segments beyond the bound, so that what has to be written to free others can be
+
+	acked atomic.Int64 // when JetStream took a block last, in nanoseconds
 }
 
 // part is consecutive entries within one segment.
@@ -299,37 +302,45 @@ func (l *wal) segmentAt(at uint64) (*segment, error) {
 	return s, nil
 }
 
-// take returns a free segment; segMu is locked, and is unlocked while it waits for one.
+// take returns a free segment; segMu is locked, and is unlocked while it waits for one. While JetStream goes on taking
+// blocks a full log is back-pressure; when it has not taken one for as long as patience, the log is lost.
 func (l *wal) take(patience time.Duration) (*segment, error) {
-	timeout := time.NewTimer(patience)
-	defer timeout.Stop()
+	start := time.Now()
+	timer := time.NewTimer(patience)
+	defer timer.Stop()
 	for {
+		l.askForMore()
 		if n := len(l.free); n > 0 {
 			s := l.free[n-1]
 			l.free = l.free[:n-1]
-			l.askForMore()
 			return s, nil
 		}
-		l.askForMore()
-		full := len(l.segs) >= l.maxSegs
+		full := len(l.segs) >= l.maxSegs+l.extra
+		waited := time.Since(start)
+		switch idle := time.Since(time.Unix(0, l.acked.Load())); {
+		case full && waited >= patience && idle >= patience:
+			return nil, errFull
+		case !full && waited >= patience && l.prepErr != nil:
+			return nil, fmt.Errorf("new segment: %w", l.prepErr)
+		case !full && waited >= 5*patience:
+			return nil, errors.New("new segment: the disk is too slow")
+		}
+		timer.Reset(min(patience, 100*time.Millisecond))
 		l.segMu.Unlock()
 		select {
 		case <-l.freed:
-			l.segMu.Lock()
-			continue
-		case <-timeout.C:
+		case <-timer.C:
 		}
 		l.segMu.Lock()
-		switch {
-		case len(l.free) > 0:
-			continue
-		case full:
-			return nil, errFull
-		case l.prepErr != nil:
-			return nil, fmt.Errorf("new segment: %w", l.prepErr)
-		}
-		return nil, errors.New("new segment: the disk is too slow")
 	}
+}
+
+// allowExtra lets the log grow beyond its bound by a segment, or no longer.
+func (l *wal) allowExtra(n int) {
+	l.segMu.Lock()
+	l.extra = n
+	l.segMu.Unlock()
+	l.askForMore()
 }
 
 func (l *wal) askForMore() {
@@ -345,7 +356,7 @@ func (l *wal) preparer(ctx context.Context) {
 	defer retry.Stop()
 	for {
 		l.segMu.Lock()
-		want := len(l.free) == 0 && len(l.segs) < l.maxSegs
+		want := len(l.free) == 0 && len(l.segs) < l.maxSegs+l.extra
 		n := l.made
 		if want {
 			l.made++

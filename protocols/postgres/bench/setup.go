@@ -93,7 +93,10 @@ deny contains {"rule": "no-unbounded-write", "reason": "no"} if {
 	"write" in input.event.command.effects
 	not input.event.command.where
 }
-deny contains {"rule": "no-privilege", "reason": "no"} if some e in {"privilege", "file", "process", "network", "admin"}; e in input.event.command.effects
+deny contains {"rule": "no-privilege", "reason": "no"} if {
+	some effect in {"privilege", "file", "process", "network", "admin"}
+	effect in input.event.command.effects
+}
 mask contains {"column": "phone", "with": "partial"} if not "support" in input.identity.groups
 `
 

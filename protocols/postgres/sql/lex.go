@@ -1,6 +1,10 @@
 package sql
 
-import "strings"
+import (
+	"strings"
+
+	"github.com/weir-gateway/weir/core"
+)
 
 // parenthesised returns what stands between the first opening parenthesis of text and its partner, skipping quoted
 // strings, quoted names and comments (manual, "Lexical Structure").
@@ -103,3 +107,99 @@ func quoted(s string, quote byte, backslash bool) int {
 }
 
 func isLetter(c byte) bool { return c|0x20 >= 'a' && c|0x20 <= 'z' }
+
+// normalise appends text with its literals replaced, so that texts which differ in literals only become the same. ok
+// is false where the text holds anything whose reading is not plain: comments, dollar quotes, prefixed or continued
+// strings, backslashes, anything but ASCII. Two texts that become the same have the same tokens but for the values of
+// constants: that is what makes it safe to share facts between them.
+func normalise(dst []byte, text string) (_ []byte, ok bool) {
+	if len(text) > cacheText {
+		return dst, false
+	}
+	for i := 0; i < len(text); {
+		c := text[i]
+		switch {
+		case c >= 0x80 || c == '\\' || c < ' ' && c != '\n' && c != '\t' && c != '\r',
+			c == '-' && strings.HasPrefix(text[i:], "--"), c == '/' && strings.HasPrefix(text[i:], "/*"):
+			return dst, false
+		case c == '$':
+			n := 1
+			for i+n < len(text) && text[i+n] >= '0' && text[i+n] <= '9' {
+				n++
+			}
+			if n == 1 || i+n < len(text) && wordByte(text[i+n]) {
+				return dst, false
+			}
+			dst = append(dst, text[i:i+n]...)
+			i += n
+		case c == '"':
+			n := quoted(text[i:], '"', false)
+			if strings.IndexByte(text[i:i+n], '\\') >= 0 {
+				return dst, false
+			}
+			dst = append(dst, text[i:i+n]...)
+			i += n
+		case c == '\'':
+			n := strings.IndexByte(text[i+1:], '\'')
+			if n < 0 || i > 0 && (wordByte(text[i-1]) || text[i-1] == '&' || text[i-1] == '\'') {
+				return dst, false
+			}
+			value := text[i+1 : i+1+n]
+			end := i + n + 2
+			if strings.IndexByte(value, '\\') >= 0 || end < len(text) && (text[end] == '\'' || wordByte(text[end])) || !plain7(value) {
+				return dst, false
+			}
+			dst = append(dst, "''"...)
+			i = end
+		case wordByte(c):
+			n := 1
+			digits := c >= '0' && c <= '9'
+			for i+n < len(text) && wordByte(text[i+n]) {
+				digits = digits && text[i+n] >= '0' && text[i+n] <= '9'
+				n++
+			}
+			alone := (i == 0 || text[i-1] != '.') && (i+n == len(text) || text[i+n] != '.')
+			if digits && alone {
+				dst = append(dst, '0')
+			} else {
+				dst = append(dst, text[i:i+n]...)
+			}
+			i += n
+		default:
+			dst = append(dst, c)
+			i++
+		}
+	}
+	return dst, true
+}
+
+func wordByte(c byte) bool { return isLetter(c) || c == '_' || c == '$' || c >= '0' && c <= '9' }
+
+// plain7 reports whether s is printable ASCII, so that no encoding can make anything else of it.
+func plain7(s string) bool {
+	for i := 0; i < len(s); i++ {
+		if s[i] < ' ' || s[i] > '~' {
+			return false
+		}
+	}
+	return true
+}
+
+// shaped reports whether a statement's facts cannot depend on the values of its literals: the walker looks at literals
+// only in settings, options and names of files, and in set_config.
+func shaped(c *core.Command) bool {
+	if c.Status != core.StatusKnown || c.Secret {
+		return false
+	}
+	switch c.Action {
+	case "select", "insert", "update", "delete":
+	default:
+		return false
+	}
+	for _, r := range c.Resources {
+		if r.Kind == "function" && strings.HasSuffix(r.Name, "set_config") {
+			return false
+		}
+	}
+	return true
+}

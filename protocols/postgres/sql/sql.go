@@ -11,7 +11,6 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"sync"
 	"unicode/utf8"
 
 	lru "github.com/hashicorp/golang-lru/v2"
@@ -33,6 +32,8 @@ type Script struct {
 	// Command is the whole text as one command: the union of what its statements do.
 	Command    *core.Command
 	Statements []Statement
+
+	shaped bool // nothing in it depends on the value of a literal
 }
 
 // Statement is what a codec has to know of one statement beside its facts.
@@ -63,9 +64,9 @@ type Copy struct {
 
 // Reader reads statements. It is safe for concurrent use.
 type Reader struct {
-	cache *lru.Cache[string, *Script]
-	slots chan struct{}
-	warm  sync.Once
+	cache  *lru.Cache[string, *Script]
+	shapes *lru.Cache[string, *Script] // by normalised text
+	slots  chan struct{}
 }
 
 // NewReader returns a Reader with an empty cache.
@@ -74,7 +75,11 @@ func NewReader() *Reader {
 	if err != nil {
 		panic(err) // only for a size below one
 	}
-	return &Reader{cache: cache, slots: make(chan struct{}, parsers)}
+	shapes, err := lru.New[string, *Script](cacheTexts)
+	if err != nil {
+		panic(err)
+	}
+	return &Reader{cache: cache, shapes: shapes, slots: make(chan struct{}, parsers)}
 }
 
 // Warm compiles the grammar, which takes a second or more of processor time, so that no session has to wait for it.
@@ -88,8 +93,21 @@ func (r *Reader) Read(ctx context.Context, text string) *Script {
 	if s, ok := r.cache.Get(text); ok {
 		return s
 	}
+	var room [512]byte
+	key, ok := normalise(room[:0], text)
+	if ok {
+		if s, ok := r.shapes.Get(string(key)); ok {
+			c := s.Command.WithText(strings.Clone(text))
+			return &Script{Command: c, Statements: []Statement{{Command: c}}}
+		}
+	}
 	s, cacheable := r.read(ctx, text)
-	if cacheable && len(text) <= cacheText {
+	if !cacheable || len(text) > cacheText {
+		return s
+	}
+	if ok && s.shaped {
+		r.shapes.Add(string(key), s)
+	} else {
 		r.cache.Add(strings.Clone(text), s)
 	}
 	return s
@@ -194,6 +212,7 @@ func script(text string, p *parsed) *Script {
 	}
 	if len(s.Statements) == 1 {
 		s.Command = s.Statements[0].Command
+		s.shaped = shaped(s.Command)
 		return s
 	}
 	commands := make([]*core.Command, len(s.Statements))

@@ -2,6 +2,7 @@ package sql
 
 import (
 	"encoding/json"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -182,4 +183,58 @@ func FuzzRead(f *testing.F) {
 			t.Fatal("a script without a command")
 		}
 	})
+}
+
+// TestShapesKeepFacts: a text whose facts come from another of the same shape has the facts that the grammar gives it.
+func TestShapesKeepFacts(t *testing.T) {
+	pairs := [][2]string{
+		{"select * from t where a = 1", "select * from t where a = 22"},
+		{"select 'a', b from t", "select 'delete from x', b from t"},
+		{"delete from t where a = 'x' and b in (1, 2)", "delete from t where a = 'yy' and b in (7, 9)"},
+		{"insert into t values (1, 'a', -3)", "insert into t values (100, '', -4)"},
+		{"delete from t where 1 = 1", "delete from t where 2 = 2"},
+		{`select "a b", 'x' from "T 1"`, `select "a b", 'z' from "T 1"`},
+	}
+	for _, p := range pairs {
+		r := NewReader()
+		r.Read(t.Context(), p[0])
+		shared := r.Read(t.Context(), p[1])
+		if r.shapes.Len() != 1 || r.cache.Len() != 0 {
+			t.Errorf("%s and %s do not share", p[0], p[1])
+		}
+		own, _ := NewReader().read(t.Context(), p[1])
+		if facts(shared.Command) != facts(own.Command) || shared.Command.Text != p[1] || shared.Command.Fingerprint != own.Command.Fingerprint {
+			t.Errorf("%s: %s, %s", p[1], facts(shared.Command), facts(own.Command))
+		}
+		var a, b core.Command
+		if err := json.Unmarshal(shared.Command.Facts(), &a); err != nil {
+			t.Error(err)
+		}
+		_ = json.Unmarshal(own.Command.Facts(), &b)
+		if facts(&a) != facts(&b) || a.Text != b.Text {
+			t.Errorf("%s\n%s", shared.Command.Facts(), own.Command.Facts())
+		}
+	}
+	for _, text := range []string{ // these are read each on its own
+		`select '\'', 'x'`, "select e'x'", "select u&'x'", "select 'a''b'", "select 'a'\n'b'x", "select $a$x$a$", "select 1 -- x",
+		"select /* 'x' */ 1", "select n'x'", "select x'1f'", "select 'é'", "select 'a'b", "select 1 as \"x\\\"", "select $1a",
+	} {
+		if key, ok := normalise(nil, text); ok && text != "select 'a'\n'b'x" {
+			t.Errorf("%s became %s", text, key)
+		}
+	}
+	for _, text := range []string{"select set_config('a.b', 'c', true)", "set a = 'b'", "copy t to '/x'", "alter role x password 'y'"} {
+		r := NewReader()
+		r.Read(t.Context(), text)
+		if r.shapes.Len() != 0 {
+			t.Errorf("%s is shared", text)
+		}
+	}
+}
+
+func BenchmarkReadShaped(b *testing.B) {
+	b.ReportAllocs()
+	for i := 0; b.Loop(); i++ {
+		reader.Read(b.Context(), "SELECT abalance FROM pgbench_accounts WHERE aid = "+strconv.Itoa(i)+";")
+	}
 }
