@@ -10,6 +10,8 @@ export CGO_ENABLED ?= 0
 GUESTS := $(patsubst plugins/%/main.go,%,$(wildcard plugins/*/main.go))
 GUEST_FILES := $(foreach g,$(GUESTS),plugins/$(g)/$(g).wasm)
 GO_FILES := $(shell find . -name '*.go' -not -path './node_modules/*' -not -path './.*/*')
+# What go:embed takes in beside Go files: policies, tables of SQL functions, the demo's data.
+EMBEDDED := $(shell find policies protocols examples -type f -not -name '*.go' -not -name '*.md')
 
 .PHONY: help
 help: ## show this list
@@ -25,11 +27,11 @@ plugins: $(GUEST_FILES) ## build the guests in plugins/ to WebAssembly
 plugins/%.wasm: $$(wildcard plugins/$$(*D)/*.go) $$(wildcard sdk/go/*.go) go.mod
 	GOOS=wasip1 GOARCH=wasm go build -buildmode=c-shared -ldflags='-s -w' -o $@ ./plugins/$(*D)
 
-bin/weir: $(GUEST_FILES) $(GO_FILES) go.mod
+bin/weir: $(GUEST_FILES) $(GO_FILES) $(EMBEDDED) go.mod
 	@mkdir -p bin
 	go build -ldflags '$(LDFLAGS)' -o $@ .
 
-bin/demo bin/agent-loop: $(GO_FILES) go.mod
+bin/demo bin/agent-loop: $(GO_FILES) $(EMBEDDED) go.mod
 	@mkdir -p bin
 	go build -o $@ ./examples/$(@F)
 

@@ -23,7 +23,7 @@ import (
 )
 
 func (a *app) serve() *cobra.Command {
-	var path, format, level string
+	var path, format, level, debug string
 	c := &cobra.Command{
 		Use:   "serve",
 		Short: "Run the gateway",
@@ -36,6 +36,11 @@ func (a *app) serve() *cobra.Command {
 			if err != nil {
 				return use(err)
 			}
+			stopProfiles, err := profiles(debug)
+			if err != nil {
+				return use(err)
+			}
+			defer stopProfiles()
 			ctx, stop := signal.NotifyContext(cmd.Context(), syscall.SIGTERM, os.Interrupt)
 			defer stop()
 			context.AfterFunc(ctx, stop) // the second signal has its usual effect
@@ -48,6 +53,7 @@ func (a *app) serve() *cobra.Command {
 	configFlag(c, &path)
 	c.Flags().StringVar(&format, "log-format", "text", "`format` of the log on stderr: text or json")
 	c.Flags().StringVar(&level, "log-level", "info", "least `level` that is logged: debug, info, warn or error")
+	c.Flags().StringVar(&debug, "pprof", "", "serve Go's profiles on this loopback `address`")
 	return c
 }
 
@@ -100,7 +106,8 @@ func (a *app) runGateway(ctx context.Context, path string, log *slog.Logger, hup
 	defer func() { err = errors.Join(err, e.close(log)) }()
 	var g *gateway.Gateway
 	g, err = gateway.New(gateway.Config{
-		Name: name, Boot: boot, Protocols: a.Protocols, Journal: e.journal, Lost: e.journal.Lost, Admin: cfg.Listen.Admin,
+		Name: name, Boot: boot, Protocols: a.Protocols, Journal: e.journal, Lost: e.journal.Lost,
+		Admin: cfg.Listen.Admin, Where: fmt.Sprintf("%s:%d", cfg.File, cfg.Line("listen.admin")),
 		Limits: gateway.Limits{
 			Connections: cfg.Listen.Connections, PerListener: cfg.Listen.ListenerConnections, UnsignedPerSource: cfg.Listen.UnsignedPerSourceMax,
 		},

@@ -74,7 +74,11 @@ func (g *Gateway) serveAdmin() (stop func(), err error) {
 	}
 	l, err := g.listen(g.Admin)
 	if err != nil {
-		return nil, fmt.Errorf("gateway: admin: %w", err)
+		where := g.Where
+		if where != "" {
+			where += ": "
+		}
+		return nil, fmt.Errorf("gateway: %sadmin: %w", where, err)
 	}
 	g.mu.Lock()
 	g.admin = l.Listener

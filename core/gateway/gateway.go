@@ -34,6 +34,7 @@ type Config struct {
 	Journal   core.Journal
 	Lost      func() error // says why nothing can be recorded; nil: it always can
 	Admin     string       // host:port on loopback for health, metrics and the API; empty: none
+	Where     string       // of the admin address in the configuration, for errors: file:line
 	Limits    Limits
 	Log       *slog.Logger               // nil: nothing is logged
 	Registry  *prometheus.Registry       // nil: one of its own

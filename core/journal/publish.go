@@ -124,7 +124,7 @@ func (p *packer) acknowledged(s *packed, seq uint64) {
 // note writes what JetStream has of a session into the log, for the next start.
 func (p *packer) note(s *packed) {
 	body := s.acked.append(make([]byte, 0, 96))
-	if mark, err := p.wal.append(context.Background(), p.wal.epoch.Load(), entryHeadOf, s.shard, s.id, body); err == nil {
+	if mark, err := p.wal.note(s.shard, s.id, body); err == nil {
 		s.note = mark
 	}
 }
@@ -227,7 +227,7 @@ func (p *packer) settle(ctx context.Context) {
 		noted = max(noted, s.note)
 	}
 	if p.wal.durable.Load() < noted {
-		p.wal.allowExtra(1) // a full log must not keep out the notes that make room in it
+		p.wal.allowExtra(2) // a full log must not keep out the notes that make room in it; see groupMost
 		err := p.wal.settle(ctx, noted, p.wal.epoch.Load())
 		p.wal.allowExtra(0)
 		if err != nil {

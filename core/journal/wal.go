@@ -117,6 +117,20 @@ func (l *wal) recycleBuffer(b []byte) {
 	l.mu.Unlock()
 }
 
+// note appends a small entry of the packer's own. It never waits: the packer must not, for those who wait for room wait
+// for it.
+func (l *wal) note(shard uint8, session string, body []byte) (uint64, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.err != nil {
+		return 0, lostError(l.err)
+	}
+	p := l.reserve(entryHead + len(session) + len(body))
+	start := len(p.b)
+	p.b = append(beginEntry(p.b, l.next, entryHeadOf, shard, session), body...)
+	return l.finishEntry(p, start), nil
+}
+
 // finishEntry completes an entry whose body has been appended to p, and returns its mark.
 func (l *wal) finishEntry(p *part, start int) uint64 {
 	endEntry(p.b, start)
@@ -155,6 +169,10 @@ func (l *wal) append(ctx context.Context, epoch uint64, kind entryKind, shard ui
 	}
 }
 
+// groupMost bounds a group: in bytes, and to half a segment, so that the group under way and the one that forms take
+// two more segments at most.
+func (l *wal) groupMost() int { return int(min(maxGroup, l.segSize/2)) }
+
 func (l *wal) piece() int { return int(min(maxPiece, l.segSize/4)) }
 
 // admit locks the log for an append, once there is room and while the log is not lost.
@@ -169,7 +187,7 @@ func (l *wal) admit(ctx context.Context, epoch uint64) error {
 		case l.epoch.Load() != epoch:
 			l.mu.Unlock()
 			return lostError(errors.New("it was lost during this session"))
-		case l.size < maxGroup:
+		case l.size < l.groupMost():
 			return nil
 		}
 		mark := l.next

@@ -73,6 +73,9 @@ func show(ctx context.Context, conn *pgx.Conn, sql string, args ...any) error {
 			if t, ok := v.(driver.Valuer); ok {
 				v, _ = t.Value()
 			}
+			if v == nil {
+				v = "NULL"
+			}
 			fmt.Print(" | ", v)
 		}
 		fmt.Println()

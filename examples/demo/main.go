@@ -11,6 +11,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"io"
 	"io/fs"
 	"net"
 	"net/url"
@@ -318,7 +319,8 @@ func (d *demo) agent(ctx context.Context) error {
 	loop := exec.CommandContext(ctx, filepath.Join(d.bin, "agent-loop"))
 	loop.Env = append(os.Environ(), "PGHOST="+host, "PGPORT="+port, "PGDATABASE=orders", "PGUSER=agent",
 		"PGPASSWORD="+d.token, "PGSSLMODE=verify-full", "PGSSLROOTCERT="+d.ca)
-	loop.Stdout, loop.Stderr = indent{os.Stdout}, indent{os.Stdout}
+	out := &indent{w: os.Stdout}
+	loop.Stdout, loop.Stderr = out, out
 	return loop.Run()
 }
 
@@ -336,7 +338,7 @@ func (d *demo) look(ctx context.Context) error {
 		if err != nil {
 			return fmt.Errorf("weir %s: %w\n%s", args[0], err, out)
 		}
-		_, _ = indent{os.Stdout}.Write(out)
+		_, _ = (&indent{w: os.Stdout}).Write(out)
 	}
 	return nil
 }
@@ -408,9 +410,25 @@ func (d *demo) audit(ctx context.Context) error {
 		return errors.New("no write in the record")
 	}
 	fmt.Printf("  Who issued the final write?  %s, at target %s, record %d of session %s\n", who, target, write.Seq, id)
-	fmt.Printf("  What was it?                 %s %v\n", write.Facts.Command.Text, write.Facts.Params)
+	fmt.Printf("  What was it?                 %s\n  With which values?           %s\n", write.Facts.Command.Text, values(write.Facts.Params))
 	fmt.Printf("  What came back?              %s (record %d)\n", answer.Facts.Result.Tag, answer.Seq)
 	return nil
+}
+
+// values writes a command's parameters for people. A binary one is known by its bytes only.
+func values(params []any) string {
+	list := make([]string, len(params))
+	for i, p := range params {
+		switch p := p.(type) {
+		case nil:
+			list[i] = "NULL"
+		case map[string]any:
+			list[i] = fmt.Sprint("0x", p["hex"])
+		default:
+			list[i] = fmt.Sprintf("%q", p)
+		}
+	}
+	return strings.Join(list, ", ")
 }
 
 func contains(list []string, s string) bool {
@@ -464,12 +482,19 @@ func freePort() (string, error) {
 	return l.Addr().String(), nil
 }
 
-// indent shifts what passes by two columns.
-type indent struct{ w *os.File }
+// indent shifts what passes by two columns. A line may come in pieces.
+type indent struct {
+	w      io.Writer
+	inLine bool
+}
 
-func (i indent) Write(b []byte) (int, error) {
+func (i *indent) Write(b []byte) (int, error) {
 	for line := range bytes.Lines(b) {
-		if _, err := fmt.Fprintf(i.w, "  %s", line); err != nil {
+		if !i.inLine {
+			line = append([]byte("  "), line...)
+		}
+		i.inLine = !bytes.HasSuffix(line, []byte("\n"))
+		if _, err := i.w.Write(line); err != nil {
 			return 0, err
 		}
 	}

@@ -41,6 +41,7 @@ type way struct {
 	database string
 	proc     *exec.Cmd // the proxy's process, for its memory and processor time
 	admin    string
+	pprof    string
 }
 
 const database = "bench"
@@ -135,7 +136,8 @@ targets:
 	if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
 		return err
 	}
-	cmd := exec.Command(b.weir, "serve", "-c", file)
+	w.pprof = freePort()
+	cmd := exec.Command(b.weir, "serve", "-c", file, "--pprof", w.pprof, "--log-level", "warn")
 	cmd.Env = append(os.Environ(), "BENCH_PASSWORD="+b.server.Password)
 	stderr, err := cmd.StderrPipe()
 	if err != nil {

@@ -45,8 +45,9 @@ type Server struct {
 	CA       string // PEM file that server.crt is signed by
 	Bin      string
 
-	cmd  *exec.Cmd
-	done chan error
+	options Options
+	cmd     *exec.Cmd
+	done    chan error
 }
 
 // Addr returns host:port.
@@ -125,7 +126,7 @@ func Start(ctx context.Context, o Options) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Server{Host: "127.0.0.1", User: "postgres", Password: password(), Dir: dir, Bin: bin, done: make(chan error, 1)}
+	s := &Server{Host: "127.0.0.1", User: "postgres", Password: password(), Dir: dir, Bin: bin, options: o, done: make(chan error, 1)}
 	if err := s.start(ctx, o); err != nil {
 		_ = os.RemoveAll(dir)
 		return nil, fmt.Errorf("postgrestest: %w", err)
@@ -158,6 +159,12 @@ func (s *Server) start(ctx context.Context, o Options) error {
 	}
 	var err error
 	for range 5 { // another process may take the port between the look and the start
+		var l net.Listener
+		if l, err = net.Listen("tcp", "127.0.0.1:0"); err != nil {
+			return err
+		}
+		s.Port = l.Addr().(*net.TCPAddr).Port
+		_ = l.Close()
 		if err = s.run(ctx, data, o); err == nil {
 			return nil
 		}
@@ -165,13 +172,16 @@ func (s *Server) start(ctx context.Context, o Options) error {
 	return err
 }
 
-func (s *Server) run(ctx context.Context, data string, o Options) error {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return err
+// Restart ends the server as its operator would (fast shutdown), and starts it again on the same port.
+func (s *Server) Restart(ctx context.Context) error {
+	s.end()
+	if err := s.run(ctx, filepath.Join(s.Dir, "data"), s.options); err != nil {
+		return fmt.Errorf("postgrestest: %w", err)
 	}
-	s.Port = l.Addr().(*net.TCPAddr).Port
-	_ = l.Close()
+	return nil
+}
+
+func (s *Server) run(ctx context.Context, data string, o Options) error {
 	args := []string{
 		"-D", data, "-p", strconv.Itoa(s.Port), "-c", "listen_addresses=127.0.0.1", "-c", "unix_socket_directories=" + s.Dir,
 		"-c", "fsync=off", "-c", "max_connections=400", "-c", "logging_collector=off", "-c", "log_destination=stderr",
@@ -236,16 +246,21 @@ func (s *Server) Psql(ctx context.Context, database, sql string) (string, error)
 
 // Stop ends the server and removes its files. Only the process that Start made is signalled.
 func (s *Server) Stop() error {
-	if s.cmd != nil && s.cmd.Process != nil {
-		_ = s.cmd.Process.Signal(syscall.SIGINT) // fast shutdown
-		select {
-		case <-s.done:
-		case <-time.After(10 * time.Second):
-			_ = s.cmd.Process.Kill()
-			<-s.done
-		}
-	}
+	s.end()
 	return os.RemoveAll(s.Dir)
+}
+
+func (s *Server) end() {
+	if s.cmd == nil || s.cmd.Process == nil {
+		return
+	}
+	_ = s.cmd.Process.Signal(syscall.SIGINT) // fast shutdown
+	select {
+	case <-s.done:
+	case <-time.After(10 * time.Second):
+		_ = s.cmd.Process.Kill()
+		<-s.done
+	}
 }
 
 // Process returns the server's process, for tests that stop or kill it.
