@@ -5,6 +5,8 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"go/parser"
+	"go/token"
 	"io"
 	"io/fs"
 	"os"
@@ -15,6 +17,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"golang.org/x/mod/modfile"
 
 	"github.com/weir-gateway/weir/core/opa"
 	"github.com/weir-gateway/weir/protocols/postgres/postgrestest"
@@ -65,11 +69,11 @@ func readBlocks(t *testing.T, file string) (blocks []block) {
 
 // elsewhere are the lines of README.md that the test does not run as they stand, and what it runs instead.
 var elsewhere = map[string]string{
-	"make test":                            "", // this is it
-	"make demo":                            "", // TestDemo
-	"make build":                           "", // weir on the PATH is the binary under test
-	"export WEIR=$PWD PATH=$PWD/bin:$PATH": "export WEIR=$PWD",
-	"kill -HUP $(pgrep -x weir)":           "", // sent to the test's own gateway
+	"make test":                            "",                              // this is it
+	"make demo":                            "",                              // TestDemo
+	"make build":                           "",                              // weir on the PATH is the binary under test
+	"export WEIR=$PWD PATH=$PWD/bin:$PATH": "cd $CLONE && export WEIR=$PWD", // in each terminal
+	"kill -HUP $(pgrep -x weir)":           "",                              // sent to the test's own gateway
 }
 
 var sessionID = regexp.MustCompile(`\b01[0-9a-z]{24}\b`)
@@ -88,7 +92,11 @@ func TestReadme(t *testing.T) {
 	listen, admin := mustPort(t), mustPort(t)
 	here := strings.NewReplacer("15432", listen, "5432", fmt.Sprint(server.Port), "8480", admin)
 	home := t.TempDir()
-	sh := newShell(t, "HOME="+home, "PGPASSWORD="+server.Password, "PATH="+server.Bin+":"+os.Getenv("PATH"))
+	clone, err := os.Getwd()
+	if err != nil {
+		t.Fatal(err)
+	}
+	sh := newShell(t, "HOME="+home, "CLONE="+clone, "PGPASSWORD="+server.Password, "PATH="+server.Bin+":"+os.Getenv("PATH"))
 	gateway := &gatewayOf{}
 	t.Cleanup(func() {
 		if gateway.running != nil {
@@ -215,16 +223,84 @@ func TestDemo(t *testing.T) {
 
 // TestDocuments checks what the other documents tell people to run.
 func TestDocuments(t *testing.T) {
-	for _, file := range []string{"CONTRIBUTING.md", "SECURITY.md", "RATIONALE.md", "protocols/postgres/README.md"} {
+	for _, file := range []string{"CONTRIBUTING.md", "SECURITY.md", "RATIONALE.md", "protocols/postgres/README.md", "examples/agent-loop/README.md"} {
 		for _, b := range readBlocks(t, file) {
 			switch b.kind {
 			case "sh":
 				for _, line := range b.lines {
-					checkCommand(t, b, line)
+					if line != "make demo" { // TestDemo
+						checkCommand(t, b, line)
+					}
 				}
 			case "yaml":
 				checkConfig(t, b)
 			}
+		}
+	}
+}
+
+// TestLibraries: RATIONALE.md names each module that something here imports, or runs as a tool, and no other.
+func TestLibraries(t *testing.T) {
+	text, err := os.ReadFile("go.mod")
+	if err != nil {
+		t.Fatal(err)
+	}
+	mod, err := modfile.Parse("go.mod", text, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	used := map[string]bool{}
+	use := func(path string) {
+		longest := ""
+		for _, r := range mod.Require {
+			if (path == r.Mod.Path || strings.HasPrefix(path, r.Mod.Path+"/")) && len(r.Mod.Path) > len(longest) {
+				longest = r.Mod.Path
+			}
+		}
+		if longest != "" {
+			used[longest] = true
+		}
+	}
+	for _, tool := range mod.Tool {
+		use(tool.Path)
+	}
+	err = filepath.WalkDir(".", func(path string, e fs.DirEntry, err error) error {
+		switch {
+		case err != nil:
+			return err
+		case e.IsDir() && (strings.HasPrefix(e.Name(), ".") && path != "." || e.Name() == "testdata"):
+			return filepath.SkipDir
+		case e.IsDir() || !strings.HasSuffix(path, ".go"):
+			return nil
+		}
+		file, err := parser.ParseFile(token.NewFileSet(), path, nil, parser.ImportsOnly)
+		if err != nil {
+			return err
+		}
+		for _, i := range file.Imports {
+			use(strings.Trim(i.Path.Value, `"`))
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	rationale, err := os.ReadFile("RATIONALE.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	told := map[string]bool{}
+	for _, m := range regexp.MustCompile("(?m)^\\| `([^`]+)` \\|").FindAllSubmatch(rationale, -1) {
+		told[string(m[1])] = true
+	}
+	for m := range used {
+		if !told[m] {
+			t.Errorf("RATIONALE.md does not say why %s is used, and under which licence", m)
+		}
+	}
+	for m := range told {
+		if !used[m] {
+			t.Errorf("RATIONALE.md speaks of %s, which nothing imports", m)
 		}
 	}
 }

@@ -10,6 +10,9 @@ var (
 	ErrJournalLost = errors.New("the journal is lost")
 	// ErrFork says that another block of that session and number is stored already: one of the two is not the truth.
 	ErrFork = errors.New("a different block of that session and number is stored")
+	// ErrUpstream says that a client got no session because of the target, not because of anything that it did. The
+	// error's text is for the operator: the gateway logs it.
+	ErrUpstream = errors.New("the target cannot be used")
 	// ErrUnauthenticated says that nobody could be recognised; the text is safe to show to the client.
 	ErrUnauthenticated = errors.New("not signed in")
 )

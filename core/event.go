@@ -189,7 +189,8 @@ type Column struct {
 	Type   string  `json:"type"` // the target's own name of the type
 	Binary bool    `json:"binary,omitempty"`
 	Origin *Origin `json:"origin,omitempty"`
-	// Lineage lists every base column whose value may be in this one, when it is not (only) Origin.
+	// Lineage lists every base column whose value may be in this one, when it is not (only) Origin. The column "*"
+	// stands for every column of the table, the table "*" for every table: so nothing can be said of the value.
 	Lineage []Origin `json:"lineage,omitempty"`
 }
 

@@ -131,8 +131,12 @@ func Matches(pattern string, c *core.Column) bool {
 
 // comesFrom reports whether pattern names o: the column, with as much of its table before it as pattern says.
 func comesFrom(pattern string, o *core.Origin) bool {
-	if strings.EqualFold(pattern, o.Column) {
+	if strings.EqualFold(pattern, o.Column) || o.Table == "*" {
 		return true
+	}
+	if o.Column == "*" { // any column of the table
+		i := strings.LastIndexByte(pattern, '.')
+		return i < 0 || comesFrom(pattern[:i]+".*x", &core.Origin{Table: o.Table, Column: "*x"})
 	}
 	n := len(pattern) - len(o.Column)
 	if n < 2 || pattern[n-1] != '.' || !strings.EqualFold(pattern[n:], o.Column) {

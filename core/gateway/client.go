@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"runtime/debug"
 	"slices"
@@ -29,6 +30,7 @@ type client struct {
 
 	mu       sync.Mutex
 	signedIn bool
+	last     *core.Session // the one opened last
 	sessions map[*core.Session]struct{}
 }
 
@@ -69,8 +71,24 @@ func (c *client) carry() {
 		g.clients.Done()
 	}()
 	if err := c.served.handler.Serve(ctx, c.conn, c); err != nil && !errors.Is(err, core.ErrUnauthenticated) {
-		g.Log.Debug("gateway: client ended", "protocol", c.served.protocol, "client", c.conn.RemoteAddr(), "error", err)
+		c.ended(err)
 	}
+}
+
+// ended logs why a client is gone. What the operator has to see to is a warning, though not for each of many clients.
+func (c *client) ended(err error) {
+	c.mu.Lock()
+	s := c.last
+	c.mu.Unlock()
+	if s == nil {
+		c.g.Log.Debug("gateway: client ended", "protocol", c.served.protocol, "client", c.conn.RemoteAddr(), "error", err)
+		return
+	}
+	level := slog.LevelDebug
+	if errors.Is(err, core.ErrUpstream) && c.g.throttle.tell("target "+s.Target.Name, "upstream") {
+		level = slog.LevelWarn
+	}
+	c.g.Log.Log(context.Background(), level, "gateway: client ended", "session", s.ID, "target", s.Target.Name, "client", c.conn.RemoteAddr(), "error", err)
 }
 
 // closeSessions closes what the protocol left open.
@@ -213,7 +231,7 @@ func (c *client) open(ctx context.Context, h core.Hello, id core.Identity, targe
 	}
 	c.sessions[s] = struct{}{}
 	first := !c.signedIn
-	c.signedIn = true
+	c.signedIn, c.last = true, s
 	c.mu.Unlock()
 	c.signIn.Stop()
 	g.live.opened(c, s, first)

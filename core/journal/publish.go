@@ -212,31 +212,47 @@ func (p *packer) settle(ctx context.Context) {
 		return
 	}
 	// A session that is open keeps a note in the log, or the next start would not know that it has to be sealed.
-	noted := uint64(0)
+	// What lies before every note can go at once.
+	before := end
 	for id, s := range p.sessions {
-		switch {
-		case s.dead:
+		if s.dead {
 			delete(p.sessions, id) // nothing of it is left in the log
 			continue
-		case s.note < end:
+		}
+		before = min(before, max(s.note, 1)-1) // its mark is the note's end
+	}
+	if !p.recycle(before) || before == end || !p.noteAll(ctx, end) {
+		return
+	}
+	p.recycle(end)
+}
+
+// noteAll notes anew, durably, the sessions whose notes lie before a position.
+func (p *packer) noteAll(ctx context.Context, end uint64) bool {
+	noted := uint64(0)
+	for _, s := range p.sessions {
+		if s.note <= end {
 			p.note(s)
-			if s.note < end {
-				return // the log is lost: its sessions are sealed first
+			if s.note <= end {
+				return false // the log is lost: its sessions are sealed first
 			}
 		}
 		noted = max(noted, s.note)
 	}
-	if p.wal.durable.Load() < noted {
-		p.wal.allowExtra(2) // a full log must not keep out the notes that make room in it; see groupMost
-		err := p.wal.settle(ctx, noted, p.wal.epoch.Load())
-		p.wal.allowExtra(0)
-		if err != nil {
-			return
-		}
+	if p.wal.durable.Load() >= noted {
+		return true
 	}
+	p.wal.allowExtra(2) // a full log must not keep out the notes that make room in it; see groupMost
+	defer p.wal.allowExtra(0)
+	return p.wal.settle(ctx, noted, p.wal.epoch.Load()) == nil
+}
+
+func (p *packer) recycle(end uint64) bool {
 	if err := p.wal.recycle(end); err != nil {
 		p.log.Error(err.Error())
+		return false
 	}
+	return true
 }
 
 // flush returns when everything before a position is acknowledged.

@@ -328,12 +328,12 @@ func (l *wal) take(patience time.Duration) (*segment, error) {
 	defer timer.Stop()
 	for {
 		l.askForMore()
-		if n := len(l.free); n > 0 {
+		full := len(l.segs) >= l.maxSegs+l.extra
+		if n := len(l.free); n > 0 && !full {
 			s := l.free[n-1]
 			l.free = l.free[:n-1]
 			return s, nil
 		}
-		full := len(l.segs) >= l.maxSegs+l.extra
 		waited := time.Since(start)
 		switch idle := time.Since(time.Unix(0, l.acked.Load())); {
 		case full && waited >= patience && idle >= patience:
@@ -353,12 +353,16 @@ func (l *wal) take(patience time.Duration) (*segment, error) {
 	}
 }
 
-// allowExtra lets the log grow beyond its bound by a segment, or no longer.
+// allowExtra lets the log grow beyond its bound, or what it has grown to, by n segments; 0: no longer.
 func (l *wal) allowExtra(n int) {
 	l.segMu.Lock()
 	l.extra = n
+	if n > 0 {
+		l.extra += max(0, len(l.segs)-l.maxSegs)
+	}
 	l.segMu.Unlock()
 	l.askForMore()
+	l.signalFreed()
 }
 
 func (l *wal) askForMore() {

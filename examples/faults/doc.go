@@ -5,6 +5,7 @@
 //
 //	go test ./examples/faults           # everything, about two minutes on two cores
 //	go test -short ./examples/faults    # without the longest
+//	WEIR_BINARY=/usr/bin/weir go test ./examples/faults
 //
 // The tests need Linux: they read /proc, send signals and bound processes.
 package faults

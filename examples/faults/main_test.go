@@ -44,7 +44,13 @@ func run(m *testing.M) int {
 	program = filepath.Join(dir, "weir")
 	var wg sync.WaitGroup
 	var built, started error
-	wg.Go(func() { built = build() })
+	wg.Go(func() {
+		if given := os.Getenv("WEIR_BINARY"); given != "" { // a release, for instance
+			program = given
+			return
+		}
+		built = build()
+	})
 	wg.Go(func() { upstream, started = database() })
 	wg.Wait()
 	for _, err := range []error{built, started} {

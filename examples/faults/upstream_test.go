@@ -116,8 +116,11 @@ func TestBackendKilled(t *testing.T) {
 	if err != nil || out != "t" {
 		t.Fatalf("%s %v", out, err)
 	}
-	_, err = c.answer()
-	refused(t, err, "57P01", "terminating connection due to administrator command")
+	_, err = c.answer() // a server that is killed while it waits for its client to read says nothing: then Weir does
+	var fatal errFatal
+	if !errors.As(err, &fatal) || fatal.code != "57P01" && fatal.code != "08006" {
+		t.Fatalf("the farewell: %v", err)
+	}
 	if _, _, err := c.read(); err == nil {
 		t.Error("the connection goes on")
 	}
@@ -125,8 +128,8 @@ func TestBackendKilled(t *testing.T) {
 	if err := r.seen(c.notes); err != nil {
 		t.Error(err)
 	}
-	if r.result("57P01") == nil {
-		t.Error("the server's farewell is not in the record")
+	if r.result(fatal.code) == nil {
+		t.Error("the farewell is not in the record")
 	}
 
 	// The same between two statements, when nobody is reading.

@@ -3,6 +3,8 @@ package postgres
 import (
 	"bytes"
 	"context"
+	"errors"
+	"os"
 	"strconv"
 	"strings"
 
@@ -19,6 +21,7 @@ type answerState struct {
 	swallow bool          // an answer was refused half-way: nothing more for the client until ReadyForQuery
 	cut     chan struct{} // closed when the cancel request for it has been answered
 	scratch []byte
+	changed bool // DDL has run and is not committed, as far as is known
 	columns []core.Column
 	rewrite func() // rebuilds the present event in out after its texts have changed
 }
@@ -47,6 +50,7 @@ func (c *connection) answers(ctx context.Context) {
 }
 
 func (c *connection) upstreamGone(err error) {
+	c.deaf = !errors.Is(err, os.ErrDeadlineExceeded)
 	if c.leaving.Load() {
 		c.stop(core.EndClosed, "the client said goodbye", nil)
 		return
@@ -196,6 +200,7 @@ func (c *connection) frame(ctx context.Context, frame []byte) error {
 		if err := expect("B"); err != nil {
 			return err
 		}
+		head.portal.bound(&c.names)
 		c.queue.pop()
 	case '3':
 		if err := expect("C"); err != nil {
@@ -280,7 +285,7 @@ func (c *connection) frame(ctx context.Context, frame []byte) error {
 			<-a.cut
 			a.cut = nil
 		}
-		c.session.SetInTransaction(b[0] != 'I')
+		c.status(b[0])
 	}
 	a.out = append(a.out, frame...)
 	return nil
@@ -320,7 +325,7 @@ func (c *connection) rowDescription(ctx context.Context, frame, b []byte, head r
 	}
 	a.out = append(a.out, frame...)
 	if c.wantsAnswer {
-		columns := columnsOf(fields, nil)
+		columns := c.columns(ctx, fields, nil, head)
 		x.Columns, x.Plan = columns, core.Plan{}
 		d := c.say(ctx, &core.Event{Kind: core.KindColumns, Direction: core.FromUpstream, Exchange: x, Columns: columns}, len(a.out))
 		if d != nil {
@@ -341,6 +346,26 @@ func (c *connection) rowDescription(ctx context.Context, frame, b []byte, head r
 	return nil
 }
 
+// columns turns fields into columns. Where a step decides on columns, they come with what they may hold.
+func (c *connection) columns(ctx context.Context, fields []field, formats []int16, head reply) []core.Column {
+	if c.catalog == nil {
+		return columnsOf(fields, formats)
+	}
+	command, at := head.body, 0
+	switch s := head.portal.statement(); {
+	case command != nil:
+	case s != nil:
+		command = s.script.Command
+	case head.portal == nil && head.script != nil:
+		command, at = head.script.Command, head.at
+	case head.portal == nil && head.stmt != nil:
+		command = head.stmt.script.Command
+	default:
+		command = &core.Command{} // it may be one of several statements
+	}
+	return c.catalog.columns(ctx, fields, formats, command, at)
+}
+
 // dataRow adds a row to the open batch.
 func (c *connection) dataRow(ctx context.Context, frame []byte, head reply) error {
 	a := &c.answer
@@ -350,10 +375,11 @@ func (c *connection) dataRow(ctx context.Context, frame []byte, head reply) erro
 	}
 	x := head.exchange
 	if !head.planned { // an Execute of what has been described before
-		columns, ok := head.portal.columns()
+		fields, formats, ok := head.portal.fields()
 		if !ok {
 			return violation("rows whose shape was never told")
 		}
+		columns := c.columns(ctx, fields, formats, head)
 		x.Columns, x.Plan = columns, core.Plan{}
 		at := len(a.out)
 		if d := c.say(ctx, &core.Event{Kind: core.KindColumns, Direction: core.FromUpstream, Exchange: x, Columns: columns}, at); d != nil {
@@ -581,6 +607,10 @@ func (c *connection) complete(ctx context.Context, typ byte, frame, b []byte, he
 		r.Status = "empty"
 	}
 	c.ran(head, typ)
+	if x := head.exchange; x.Command.HasEffect(core.EffectDDL) || x.Command.HasEffect(core.EffectUnknown) {
+		c.catalog.changed() // now, and again when it is committed
+		a.changed = true
+	}
 	if head.kind == 'E' {
 		c.queue.pop()
 	} else {
@@ -624,10 +654,19 @@ func (c *connection) ready() bool {
 		return false
 	}
 	c.queue.pop()
-	c.session.SetInTransaction(next[headerSize] != 'I')
+	c.status(next[headerSize])
 	c.answer.out = append(c.answer.out, next[:size]...)
 	l.r += size
 	return true
+}
+
+// status takes in the transaction status of a ReadyForQuery.
+func (c *connection) status(b byte) {
+	c.session.SetInTransaction(b != 'I')
+	if b == 'I' && c.answer.changed {
+		c.answer.changed = false
+		c.catalog.changed()
+	}
 }
 
 // ran takes in what a statement has done to the session's names.
@@ -648,7 +687,7 @@ func (c *connection) copyBegins(ctx context.Context, frame, b []byte, head reply
 		return nil
 	}
 	x := head.exchange
-	columns, known := c.copyColumns(head, b)
+	columns, known := c.copyColumns(ctx, head, b)
 	if !known && c.session.Judges(core.KindColumns) {
 		a.out = a.out[:len(a.out)-len(frame)]
 		return c.abandon(ctx, head, &core.Denial{
@@ -679,13 +718,13 @@ func (f copyFrame) Wire(e *core.Event, _ *core.Verdict) ([]byte, error) {
 
 // copyColumns names the columns of a COPY TO STDOUT: by what the server said of the same query, or else by the
 // statement's own list.
-func (c *connection) copyColumns(head reply, b []byte) (columns []core.Column, known bool) {
+func (c *connection) copyColumns(ctx context.Context, head reply, b []byte) (columns []core.Column, known bool) {
 	cb := body{b: b}
 	binary := cb.u8() == 1
 	n := cb.u16()
 	if head.stmt != nil {
 		if shape, ok := head.stmt.getShape(); ok && len(shape) == n {
-			columns = columnsOf(shape, nil)
+			columns = c.columns(ctx, shape, nil, head)
 			for i := range columns {
 				columns[i].Binary = binary
 			}

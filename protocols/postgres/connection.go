@@ -26,11 +26,12 @@ type connection struct {
 	maxBody int64
 	idle    time.Duration
 
-	queue queue
-	names names
-	key   string
-	keys  *keyring
-	cut   func() // asks the upstream to cancel what it is doing
+	queue   queue
+	names   names
+	key     string
+	keys    *keyring
+	catalog *catalog // nil when no step decides on columns
+	cut     func()   // asks the upstream to cancel what it is doing
 	// cutting is held while the upstream is asked to cancel, so that no later command is hit instead: writers of
 	// commands hold it for reading.
 	cutting sync.RWMutex
@@ -42,6 +43,7 @@ type connection struct {
 	answer  answerState
 
 	deadline deadline
+	deaf     bool        // the upstream has hung up; of the goroutine that reads it, and of run when that is over
 	leaving  atomic.Bool // a farewell has been said
 	over     atomic.Bool // the session has its end
 	ending   sync.Once
@@ -226,6 +228,9 @@ func (c *connection) run(ctx context.Context) (end core.End, reason string, err 
 	}
 	wg.Wait()
 	close(done)
+	if !c.deaf && !c.queue.empty() { // or what nobody waits for any more outlives the session and its limits
+		c.cut()
+	}
 	return c.end, c.reason, c.endError
 }
 

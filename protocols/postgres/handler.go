@@ -81,6 +81,7 @@ type handler struct {
 	reader   *sql.Reader
 	keys     *keyring
 	scram    *clients
+	catalogs catalogs
 	settings map[*core.Target]settings
 }
 
@@ -180,11 +181,23 @@ func (h *handler) open(ctx context.Context, session *core.Session, s *startup, c
 	c := newConnection(session, h.reader, client, u)
 	c.key = h.keys.add(&t.Upstream, u.key)
 	c.keys = h.keys
+	if session.Judges(core.KindColumns) {
+		c.catalog = h.catalogs.get(t, value(params, "database"), cred, h.reader, h.scram, h.settings[t].AllowClearPassword)
+	}
 	if err := c.greet(ctx); err != nil {
 		c.close()
 		return nil, err
 	}
 	return c, nil
+}
+
+func value(params []param, key string) string {
+	for _, p := range params {
+		if p.key == key {
+			return p.value
+		}
+	}
+	return ""
 }
 
 // farewell tells the client why there is no session, if it is still there, and returns err for the log.
@@ -200,10 +213,10 @@ func (h *handler) farewell(conn net.Conn, err error) error {
 	switch {
 	case errors.As(err, &denial):
 		out = appendRefusal(nil, "FATAL", denial)
+	case errors.As(err, &up): // which may hold a frameError about the target
+		code = up.code
 	case errors.As(err, &frame):
 		code = frame.code
-	case errors.As(err, &up):
-		code = up.code
 	case errors.Is(err, core.ErrUnauthenticated):
 		code = codeInvalidPassword
 	case errors.Is(err, core.ErrJournalLost):
@@ -226,10 +239,10 @@ func safeText(err error) string {
 	switch {
 	case errors.As(err, &denial):
 		return denial.Error()
-	case errors.As(err, &frame):
-		return frame.text
 	case errors.As(err, &up):
 		return up.safe
+	case errors.As(err, &frame):
+		return frame.text
 	case errors.Is(err, core.ErrUnauthenticated):
 		return "sign-in failed: " + strings.TrimPrefix(err.Error(), "identity: ")
 	case errors.Is(err, core.ErrJournalLost):

@@ -1,6 +1,7 @@
 package postgres
 
 import (
+	"slices"
 	"sync"
 
 	"github.com/weir-gateway/weir/core"
@@ -34,29 +35,56 @@ func (s *statement) getShape() ([]field, bool) {
 // A portal is a statement with parameters. A cursor that SQL declared is one, too.
 type portal struct {
 	name       string
-	statements []*statement
+	from       string       // the name of the prepared statement
+	statements []*statement // what that may have meant when Bind was sent
 	params     []core.Param
 	formats    []int16
 	described  bool // a Describe of it has been asked for
 
-	shape []field // of its result, once the server has said it; belongs to the upstream's side
-	known bool
+	// What follows belongs to the upstream's side.
+	shape  []field // of its result, once the server has said it
+	known  bool
+	actual *statement // what the name meant, once the server has bound it
 }
 
-// columns returns the shape of the portal's answers, if the server has said it.
-func (p *portal) columns() ([]core.Column, bool) {
+// bound notes that the server has bound the portal: now it is known which statement it is of.
+func (p *portal) bound(n *names) {
 	if p == nil {
-		return nil, false
+		return
+	}
+	if now := n.get(p.from); len(now) > 0 && slices.Contains(p.statements, now[0]) {
+		p.actual = now[0]
+	}
+}
+
+// statement returns what the portal is of, if it is one thing only.
+func (p *portal) statement() *statement {
+	switch {
+	case p == nil:
+		return nil
+	case p.actual != nil:
+		return p.actual
+	case len(p.statements) == 1:
+		return p.statements[0]
+	}
+	return nil
+}
+
+// fields returns the shape of the portal's answers, if the server has said it, and the formats that a Bind asked for;
+// a portal's own description has its formats already.
+func (p *portal) fields() (fields []field, formats []int16, ok bool) {
+	if p == nil {
+		return nil, nil, false
 	}
 	if p.known {
-		return columnsOf(p.shape, nil), true // a portal's description has its formats
+		return p.shape, nil, true
 	}
-	if len(p.statements) == 1 {
-		if shape, ok := p.statements[0].getShape(); ok {
-			return columnsOf(shape, p.formats), true
+	if s := p.statement(); s != nil {
+		if shape, ok := s.getShape(); ok {
+			return shape, p.formats, true
 		}
 	}
-	return nil, false
+	return nil, nil, false
 }
 
 // names are a session's prepared statements: one namespace for SQL and protocol, as in the server.

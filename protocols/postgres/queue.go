@@ -14,6 +14,7 @@ type reply struct {
 	exchange *core.Exchange
 	script   *sql.Script   // of Q, and of E
 	at       int           // which statement of the script is being answered
+	body     *core.Command // what EXECUTE or FETCH stands for, where it is one thing only
 	refusal  *core.Denial  // the message was refused: something that fails went upstream in its place
 	stmt     *statement    // of P, and of D and C when they name a statement; of Q and E: the shape of their COPY
 	portal   *portal       // of B, E, and of D when it names a portal

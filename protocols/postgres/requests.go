@@ -242,7 +242,8 @@ func (c *connection) query(ctx context.Context, frame, b []byte) error {
 		return malformed("malformed Query message: %v", err)
 	}
 	script := c.reader.Read(ctx, m.String)
-	x := &core.Exchange{Command: c.resolve(script)}
+	command, body := c.resolve(script)
+	x := &core.Exchange{Command: command}
 	if d := c.judge(ctx, x, "", nil); d != nil {
 		return c.refuse(d, x, true)
 	}
@@ -252,7 +253,7 @@ func (c *connection) query(ctx context.Context, frame, b []byte) error {
 	if err != nil {
 		return err
 	}
-	return c.send(frame, reply{kind: 'Q', exchange: x, script: script, stmt: shape})
+	return c.send(frame, reply{kind: 'Q', exchange: x, script: script, body: body, stmt: shape})
 }
 
 // copyName is the prepared statement by which Weir asks for the shape of a COPY.
@@ -317,8 +318,9 @@ func (c *connection) addPortal(p *portal) {
 	c.request.portals[p.name] = p
 }
 
-// resolve adds to a script's facts what the names in it stand for in this session.
-func (c *connection) resolve(script *sql.Script) *core.Command {
+// resolve adds to a script's facts what the names in it stand for in this session. body is that, where the script is
+// one statement and the name has one meaning.
+func (c *connection) resolve(script *sql.Script) (command, body *core.Command) {
 	var more []*core.Command
 	for i := range script.Statements {
 		s := &script.Statements[i]
@@ -340,11 +342,14 @@ func (c *connection) resolve(script *sql.Script) *core.Command {
 		}
 	}
 	if len(more) == 0 {
-		return script.Command
+		return script.Command, nil
+	}
+	if len(more) == 1 && len(script.Statements) == 1 {
+		body = more[0]
 	}
 	u := sql.Union(script.Command.Text, append([]*core.Command{script.Command}, more...))
 	u.Action = script.Command.Action
-	return u
+	return u, body
 }
 
 func unknownName(kind, name string) *core.Command {
@@ -359,7 +364,8 @@ func (c *connection) parse(ctx context.Context, frame, b []byte) error {
 	cb := body{b: b}
 	name, text := string(cb.str()), string(cb.str())
 	script := c.reader.Read(ctx, text)
-	x := &core.Exchange{Command: c.resolve(script)}
+	command, _ := c.resolve(script)
+	x := &core.Exchange{Command: command}
 	if d := c.judge(ctx, x, "prepare", nil); d != nil {
 		return c.refuse(d, x, false)
 	}
@@ -376,7 +382,7 @@ func (c *connection) bind(frame, b []byte) error {
 	if err := m.Decode(b); err != nil {
 		return malformed("malformed Bind message: %v", err)
 	}
-	p := &portal{name: m.DestinationPortal, statements: c.names.get(m.PreparedStatement), formats: m.ResultFormatCodes}
+	p := &portal{name: m.DestinationPortal, from: m.PreparedStatement, statements: c.names.get(m.PreparedStatement), formats: m.ResultFormatCodes}
 	if c.wantsCommand && len(m.Parameters) > 0 {
 		p.params = make([]core.Param, len(m.Parameters))
 		for i, v := range m.Parameters {
@@ -430,13 +436,13 @@ func (c *connection) execute(ctx context.Context, frame, b []byte) error {
 		return c.send(frame, reply{kind: 'E', exchange: x, portal: p})
 	}
 	s := p.statements[len(p.statements)-1]
-	command := c.resolve(s.script)
+	command, body := c.resolve(s.script)
 	if len(p.statements) > 1 { // the server has not said yet which it is: it must be allowed in every meaning
 		all := make([]*core.Command, len(p.statements))
 		for i, m := range p.statements {
-			all[i] = c.resolve(m.script)
+			all[i], _ = c.resolve(m.script)
 		}
-		command = sql.Union(s.script.Command.Text, all)
+		command, body = sql.Union(s.script.Command.Text, all), nil
 	}
 	x := &core.Exchange{Command: command}
 	if d := c.judge(ctx, x, "execute", p.params); d != nil {
@@ -453,7 +459,7 @@ func (c *connection) execute(ctx context.Context, frame, b []byte) error {
 	if err != nil {
 		return err
 	}
-	return c.send(frame, reply{kind: 'E', exchange: x, script: s.script, portal: p, stmt: shape})
+	return c.send(frame, reply{kind: 'E', exchange: x, script: s.script, body: body, portal: p, stmt: shape})
 }
 
 // largeObjects are the functions that libpq's large-object calls run by OID (pg_proc).

@@ -41,6 +41,11 @@ type upstreamError struct {
 func (e *upstreamError) Error() string { return e.safe + ": " + e.err.Error() }
 func (e *upstreamError) Unwrap() error { return e.err }
 
+// Is makes it a core.ErrUpstream: the operator's matter, except where the client's own parameters are to blame.
+func (e *upstreamError) Is(target error) bool {
+	return target == core.ErrUpstream && e.code != codeInvalidParameter && e.code != codeUndefinedObject
+}
+
 func unreachable(err error) error {
 	return &upstreamError{codeCannotConnect, "the target cannot be reached", err}
 }
@@ -234,7 +239,7 @@ func refusedSignIn(b []byte) error {
 		return &upstreamError{r.Code, "the database does not exist at the target", err}
 	case r.Code == codeTooManyConnections, r.Code == codeCannotConnectNow, r.Code == codeAdminShutdown:
 		return &upstreamError{r.Code, "the target takes no connection now (" + r.Code + ")", err}
-	case r.Code == "22023", r.Code == "42704": // a parameter that the client chose
+	case r.Code == codeInvalidParameter, r.Code == codeUndefinedObject: // that the client chose
 		return &upstreamError{r.Code, "the target refuses the connection's parameters", err}
 	}
 	return &upstreamError{codeCannotConnect, "the target refuses the connection", err}
