@@ -141,9 +141,9 @@ var commands = map[string]func(ts *testscript.TestScript, neg bool, args []strin
 		}
 		ts.Fatalf("no such session is over: weir sessions %s", strings.Join(args[1:], " "))
 	},
-	// absent DIR TEXT… looks for texts in all files of a folder; none may be there.
-	"absent": func(ts *testscript.TestScript, _ bool, args []string) {
-		files := 0
+	// absent DIR TEXT… looks for texts in all files of a folder: none may be there, or with ! each has to be.
+	"absent": func(ts *testscript.TestScript, neg bool, args []string) {
+		found := map[string]string{}
 		ts.Check(filepath.WalkDir(ts.MkAbs(args[0]), func(path string, e fs.DirEntry, err error) error {
 			if err != nil || !e.Type().IsRegular() {
 				return err
@@ -151,14 +151,15 @@ var commands = map[string]func(ts *testscript.TestScript, neg bool, args []strin
 			b, err := os.ReadFile(path)
 			for _, text := range args[1:] {
 				if bytes.Contains(b, []byte(text)) {
-					return fmt.Errorf("%s holds %q", path, text)
+					found[text] = path
 				}
 			}
-			files++
 			return err
 		}))
-		if files == 0 {
-			ts.Fatalf("there are no files in %s", args[0])
+		for _, text := range args[1:] {
+			if path, is := found[text]; is != neg {
+				ts.Fatalf("%q: in a file: %v %s", text, is, path)
+			}
 		}
 	},
 	// flip FILE changes one bit in the middle of a file.

@@ -35,7 +35,7 @@ func (d *faultyDisk) open(path string, flag int) (diskFile, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &faultyFile{diskFile: f, d: d, path: path}, nil
+	return &faultyFile{diskFile: f, d: d, path: path, sync: flag&syscall.O_DSYNC != 0}, nil
 }
 
 func (d *faultyDisk) remove(path string) error { return os.Remove(path) }
@@ -64,6 +64,7 @@ type faultyFile struct {
 	diskFile
 	d    *faultyDisk
 	path string
+	sync bool // a segment in use, not one being made
 }
 
 func (f *faultyFile) WriteAt(b []byte, at int64) (int, error) {
@@ -83,7 +84,7 @@ func (f *faultyFile) WriteAt(b []byte, at int64) (int, error) {
 		return n, err
 	}
 	f.d.mu.Unlock()
-	if held != nil {
+	if held != nil && f.sync {
 		select {
 		case reached <- struct{}{}:
 		default:

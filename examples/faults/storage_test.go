@@ -42,13 +42,19 @@ func TestDiskFull(t *testing.T) {
 	// Room again: the operator restarts, and all that was shown is there.
 	must(t, os.Remove(ballast))
 	g.signal(syscall.SIGTERM)
+	t.Log("0", time.Now())
 	_ = g.wait(30 * time.Second) // it may say that not all is archived yet
+	t.Log("A", time.Now())
 	g.serve()
+	t.Log("B", time.Now())
 	again := g.open("after")
 	again.must(t, "select 'after'")
 	again.bye()
+	t.Log("C", time.Now())
 	g.sealed("after")
+	t.Log("D", time.Now())
 	g.stop()
+	t.Log("E", time.Now())
 	shown(t, g, append(clients, idle, again))
 }
 
@@ -66,12 +72,17 @@ func TestFileSizeLimit(t *testing.T) {
 	must(t, unix.Prlimit(pid, unix.RLIMIT_FSIZE, &unix.Rlimit{Cur: 16 << 10, Max: 16 << 10}, nil))
 	exhausted(t, g, clients, idle)
 	g.kill()
+	t.Log("A", time.Now())
 	g.serve()
+	t.Log("B", time.Now())
 	again := g.open("after")
 	again.must(t, "select 'after'")
 	again.bye()
+	t.Log("C", time.Now())
 	g.sealed("after")
+	t.Log("D", time.Now())
 	g.stop()
+	t.Log("E", time.Now())
 	shown(t, g, append(clients, idle, again))
 }
 

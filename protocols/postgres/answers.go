@@ -156,6 +156,9 @@ func violation(what string) error {
 func (c *connection) frame(ctx context.Context, frame []byte) error {
 	a := &c.answer
 	typ, b := frame[0], frame[headerSize:]
+	if typ == 'D' && a.rows >= 0 { // the usual case in a long answer: one more row
+		return c.addRow(frame)
+	}
 	head, owed := c.queue.peek()
 	if a.swallow && typ != 'Z' && typ != 'S' && typ != 'A' {
 		if typ == 'G' { // the upstream waits for data that the client will not send
@@ -216,6 +219,9 @@ func (c *connection) frame(ctx context.Context, frame []byte) error {
 	case 't':
 		if err := expect("D"); err != nil {
 			return err
+		}
+		if head.stmt != nil {
+			head.stmt.setParams(b[2:])
 		}
 		if head.own {
 			return nil
@@ -366,7 +372,7 @@ func (c *connection) columns(ctx context.Context, fields []field, formats []int1
 	return c.catalog.columns(ctx, fields, formats, command, at)
 }
 
-// dataRow adds a row to the open batch.
+// dataRow opens a batch with the first row of a read.
 func (c *connection) dataRow(ctx context.Context, frame []byte, head reply) error {
 	a := &c.answer
 	if !c.wantsAnswer {
@@ -389,10 +395,15 @@ func (c *connection) dataRow(ctx context.Context, frame []byte, head reply) erro
 		c.queue.set(head)
 	}
 	bt := &a.batch
-	if a.rows < 0 {
-		a.rows = len(a.out)
-		*bt = core.Batch{Columns: x.Columns, Watch: x.Plan.Watch, Cells: bt.Cells[:0], Patches: bt.Patches[:0]}
-	}
+	a.rows = len(a.out)
+	*bt = core.Batch{Columns: x.Columns, Watch: x.Plan.Watch, Cells: bt.Cells[:0], Patches: bt.Patches[:0]}
+	return c.addRow(frame)
+}
+
+// addRow adds a row to the open batch.
+func (c *connection) addRow(frame []byte) error {
+	a := &c.answer
+	bt := &a.batch
 	if len(bt.Watch) > 0 {
 		var ok bool
 		bt.Cells, ok = cells(bt.Cells, frame, 0, bt.Watch, len(bt.Columns))

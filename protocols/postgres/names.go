@@ -1,6 +1,7 @@
 package postgres
 
 import (
+	"encoding/binary"
 	"slices"
 	"sync"
 
@@ -15,9 +16,34 @@ type statement struct {
 	// described is set by the client's side when a Describe of it has been asked for.
 	described bool
 
-	mu    sync.Mutex
-	shape []field // of its result, once the server has said it
-	known bool    // the server has said it, or that there is none
+	mu     sync.Mutex
+	shape  []field  // of its result, once the server has said it
+	known  bool     // the server has said it, or that there is none
+	params []uint32 // the types of its parameters, as Parse named them or the server has said
+}
+
+// setParams notes the parameters' types; zeros are types that are not known.
+func (s *statement) setParams(types []byte) {
+	if len(types) == 0 {
+		return
+	}
+	oids := make([]uint32, len(types)/4)
+	for i := range oids {
+		oids[i] = binary.BigEndian.Uint32(types[4*i:])
+	}
+	s.mu.Lock()
+	s.params = oids
+	s.mu.Unlock()
+}
+
+// paramType returns the type of parameter i, or 0.
+func (s *statement) paramType(i int) uint32 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if i < len(s.params) {
+		return s.params[i]
+	}
+	return 0
 }
 
 func (s *statement) setShape(f []field) {

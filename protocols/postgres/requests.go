@@ -6,6 +6,7 @@ import (
 	"errors"
 	"os"
 	"strconv"
+	"strings"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -370,6 +371,7 @@ func (c *connection) parse(ctx context.Context, frame, b []byte) error {
 		return c.refuse(d, x, false)
 	}
 	s := &statement{name: name, script: script}
+	s.setParams(cb.take(4 * cb.u16()))
 	if !c.names.add(s) {
 		return &frameError{codeProgramLimitExceeded, "too many prepared statements"}
 	}
@@ -396,14 +398,32 @@ func (c *connection) bind(frame, b []byte) error {
 					format = m.ParameterFormatCodes[i]
 				}
 			}
-			if v != nil { // the frame's bytes are reused before the portal is
-				v = append([]byte{}, v...)
-			}
-			p.params[i] = core.Param{Value: v, Binary: format == 1}
+			p.params[i] = p.param(i, v, format == 1)
 		}
 	}
 	c.addPortal(p)
 	return c.send(frame, reply{kind: 'B', portal: p})
+}
+
+// param copies a parameter: the frame's bytes are reused before the portal is. A binary one becomes text where its
+// type is known, so that a policy or a reader of the record need not know the form; the record's bytes have it as sent.
+func (p *portal) param(i int, v []byte, binary bool) core.Param {
+	if v == nil {
+		return core.Param{Binary: binary}
+	}
+	if binary && len(p.statements) > 0 {
+		name := typeName(p.statements[len(p.statements)-1].paramType(i))
+		switch core.ClassOf(name) {
+		case core.ClassUnknown:
+		case core.ClassText: // the two forms are one
+			binary = false
+		default:
+			if text := valueText(core.Column{Type: name, Binary: true}, v); !strings.HasPrefix(text, `\x`) {
+				return core.Param{Value: []byte(text)}
+			}
+		}
+	}
+	return core.Param{Value: append([]byte{}, v...), Binary: binary}
 }
 
 // describe asks for the shape of a statement or a portal.
