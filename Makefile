@@ -82,3 +82,8 @@ bench: bin/weir ## what Weir costs beside a direct connection, pgbouncer and hap
 	@mkdir -p bin
 	go build -o bin/bench ./protocols/postgres/bench
 	bin/bench -weir bin/weir -o BENCHMARKS.md
+
+.PHONY: conformance-postgres
+conformance-postgres: bin/weir ## PostgreSQL's own regression suite, direct and through Weir; writes CONFORMANCE.md
+	go build -o bin/conformance ./protocols/postgres/conformance
+	bin/conformance -weir bin/weir -o protocols/postgres/CONFORMANCE.md

@@ -42,7 +42,8 @@ type answer struct {
 	count  int
 	tag    string
 	err    *serverError
-	status byte // of ReadyForQuery
+	beside []string // notices, notifications, changed settings
+	status byte     // of ReadyForQuery
 }
 
 // serverError is an ErrorResponse.
@@ -189,6 +190,8 @@ func (c *client) answer() (a answer, err error) {
 			if a.count <= 100 {
 				a.rows = append(a.rows, cells(body))
 			}
+		case 'N', 'A', 'S':
+			a.beside = append(a.beside, string(body))
 		case 'C':
 			a.tag = strings.TrimRight(string(body), "\x00")
 		case 'E':

@@ -82,7 +82,7 @@ func (g *gateway) replay(id string) *recording {
 func (g *gateway) recordings() map[string]*recording {
 	g.t.Helper()
 	all := map[string]*recording{}
-	for _, s := range g.sessions() {
+	for _, s := range g.sessions("--limit", "100000") {
 		r := g.replay(s.ID)
 		if r.name == "" {
 			continue // never got as far as saying its name

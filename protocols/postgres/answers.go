@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/weir-gateway/weir/core"
+	"github.com/weir-gateway/weir/protocols/postgres/sql"
 )
 
 // answerState belongs to the goroutine that reads the upstream.
@@ -21,8 +22,7 @@ type answerState struct {
 	swallow bool          // an answer was refused half-way: nothing more for the client until ReadyForQuery
 	cut     chan struct{} // closed when the cancel request for it has been answered
 	scratch []byte
-	changed bool // DDL has run and is not committed, as far as is known
-	columns []core.Column
+	changed bool   // DDL has run and is not committed, as far as is known
 	rewrite func() // rebuilds the present event in out after its texts have changed
 }
 
@@ -500,6 +500,7 @@ func (c *connection) errorResponse(ctx context.Context, frame, b []byte, head re
 		fatal = fatal || (t == 'V' || t == 'S') && (string(v) == "FATAL" || string(v) == "PANIC")
 	})
 	a := &c.answer
+	frame, b = c.hide(frame, b, head)
 	if owed && head.refusal != nil && !fatal {
 		if err := c.afterError(head); err != nil {
 			return err
@@ -559,18 +560,23 @@ func (c *connection) beside(ctx context.Context, typ byte, frame, b []byte) erro
 	a := &c.answer
 	if typ == 'N' {
 		var x *core.Exchange
-		if head, owed := c.queue.peek(); owed {
+		head, owed := c.queue.peek()
+		if owed {
 			x = head.exchange
 		}
+		frame, b = c.hide(frame, b, head)
 		return c.result(ctx, 'N', "notice", frame, b, x)
+	}
+	if typ == 'A' {
+		frame, b = c.hideNotification(frame, b)
 	}
 	cb := body{b: b}
 	e := &core.Event{Kind: core.KindNotice, Direction: core.FromUpstream}
 	if typ == 'S' {
 		name, value := string(cb.str()), string(cb.str())
 		for _, p := range pinned {
-			if p.key == name && settingRefused(name, value) != "" {
-				return malformed("the session's %s became %q, which Weir does not read SQL by", name, clean(value))
+			if p.key == name {
+				c.strange(name, settingRefused(name, value) != "")
 			}
 		}
 		e.Result = &core.Result{Status: "parameter", Tag: name, Message: value}
@@ -698,14 +704,7 @@ func (c *connection) copyBegins(ctx context.Context, frame, b []byte, head reply
 		return nil
 	}
 	x := head.exchange
-	columns, known := c.copyColumns(ctx, head, b)
-	if !known && c.session.Judges(core.KindColumns) {
-		a.out = a.out[:len(a.out)-len(frame)]
-		return c.abandon(ctx, head, &core.Denial{
-			Step: "weir", Rule: "copy-unknown", Reason: "the columns of this COPY cannot be told",
-			Hint: "send the COPY alone, as COPY table (columns …) TO STDOUT",
-		})
-	}
+	columns := c.copyColumns(ctx, head, b)
 	x.Columns, x.Plan = columns, core.Plan{}
 	e := &core.Event{Kind: core.KindColumns, Direction: core.FromUpstream, Exchange: x, Columns: x.Columns, Frame: copyFrame{c}}
 	if d := c.say(ctx, e, len(a.out)); d != nil {
@@ -722,14 +721,14 @@ type copyFrame struct{ c *connection }
 
 func (f copyFrame) Wire(e *core.Event, _ *core.Verdict) ([]byte, error) {
 	if len(e.Exchange.Plan.Masks) > 0 {
-		return nil, &core.Denial{Rule: "copy-masked", Reason: "a COPY of a masked column", Hint: "use SELECT: it gives the column masked"}
+		return nil, &core.Denial{Rule: "copy-masked", Reason: "a COPY of a column that is masked or cannot be told", Hint: "use SELECT, which gives the column masked, or COPY table (columns …) TO STDOUT without it"}
 	}
 	return f.c.answer.out[f.c.answer.kept:], nil
 }
 
 // copyColumns names the columns of a COPY TO STDOUT: by what the server said of the same query, or else by the
-// statement's own list.
-func (c *connection) copyColumns(ctx context.Context, head reply, b []byte) (columns []core.Column, known bool) {
+// statement's own list. Columns that neither tells may be anything.
+func (c *connection) copyColumns(ctx context.Context, head reply, b []byte) (columns []core.Column) {
 	cb := body{b: b}
 	binary := cb.u8() == 1
 	n := cb.u16()
@@ -739,7 +738,7 @@ func (c *connection) copyColumns(ctx context.Context, head reply, b []byte) (col
 			for i := range columns {
 				columns[i].Binary = binary
 			}
-			return columns, true
+			return columns
 		}
 	}
 	var named []string
@@ -748,12 +747,12 @@ func (c *connection) copyColumns(ctx context.Context, head reply, b []byte) (col
 	}
 	columns = make([]core.Column, n)
 	for i := range columns {
-		columns[i] = core.Column{Name: "?column?", Type: "text", Binary: binary}
+		columns[i] = core.Column{Name: "?column?", Type: "text", Binary: binary, Lineage: []core.Origin{sql.Anything}}
 		if len(named) == n {
 			columns[i].Name = named[i]
 		}
 	}
-	return columns, n > 0 && len(named) == n
+	return columns
 }
 
 // copyOut passes COPY data on.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -17,8 +18,9 @@ import (
 )
 
 // A catalog is what Weir knows of one database's relations, read over a connection of its own with the target's own
-// credential. OIDs and attribute numbers are never given again while a table lives, so what can go stale is only what
-// a rename changes: the catalog is read again after DDL that Weir sees, for what it does not know, and every catalogAge.
+// credential: each relation when it is first asked for. OIDs and attribute numbers are never given again while a table
+// lives, so what can go stale is only what a rename changes: everything is forgotten after DDL that Weir sees, and after
+// catalogAge.
 type catalog struct {
 	target  *core.Target
 	reader  *sql.Reader
@@ -26,9 +28,10 @@ type catalog struct {
 	clear   bool
 	name    string // of the database
 
-	mu         sync.Mutex // of a reading
-	facts      atomic.Pointer[facts]
-	stale      atomic.Bool
+	facts atomic.Pointer[facts]
+	stale atomic.Bool
+
+	mu         sync.Mutex // of the connection
 	credential core.Credential
 	conn       *upstream
 }
@@ -36,18 +39,20 @@ type catalog struct {
 const (
 	catalogAge     = 10 * time.Second
 	catalogTimeout = 5 * time.Second
-	maxRelations   = 200_000
+	maxRelations   = 100_000 // kept at a time
 	keptShapes     = 4096
 )
 
-// facts are one reading of a catalog. They are not changed afterwards, but for what is worked out from them.
+// facts are what is known since one moment.
 type facts struct {
-	read   time.Time
-	byOID  map[uint32]*relation
-	byName map[string][]*sql.Relation // by name alone
+	catalog *catalog
+	since   time.Time
+	shapes  *lru.Cache[shapeKey, [][]core.Origin] // lineage of the outputs of a statement
 
-	views  sync.Map                              // *relation -> map[string][]core.Origin
-	shapes *lru.Cache[shapeKey, [][]core.Origin] // lineage of the outputs of a statement
+	mu     sync.Mutex
+	byOID  map[uint32]*relation // nil: asked for, and not there
+	byName map[string][]*sql.Relation
+	views  map[*relation]map[string][]core.Origin
 }
 
 type shapeKey struct {
@@ -60,48 +65,29 @@ type relation struct {
 	attributes map[uint16]string
 }
 
-var _ sql.Catalog = (*facts)(nil)
-
-// Relations implements sql.Catalog. A name without a schema may mean any relation of that name: which one, the
-// session's search path decides, and that is the session's.
-func (f *facts) Relations(schema, name string) (out []*sql.Relation) {
-	for _, r := range f.byName[name] {
-		if schema == "" || r.Schema == schema {
-			out = append(out, r)
+// now returns facts that are young enough.
+func (c *catalog) now() *facts {
+	f := c.facts.Load()
+	if f != nil && !c.stale.Load() && time.Since(f.since) < catalogAge {
+		f.mu.Lock()
+		full := len(f.byOID) > maxRelations
+		f.mu.Unlock()
+		if !full {
+			return f
 		}
 	}
-	return out
+	c.stale.Store(false) // before anything is read: a change from here on makes these facts stale again
+	fresh := &facts{
+		catalog: c, since: time.Now(), byOID: map[uint32]*relation{}, byName: map[string][]*sql.Relation{},
+		views: map[*relation]map[string][]core.Origin{},
+	}
+	fresh.shapes, _ = lru.New[shapeKey, [][]core.Origin](keptShapes)
+	c.facts.Store(fresh)
+	return fresh
 }
 
-// get returns facts that are young enough, reading them if need be. fresh asks for facts that are younger than the
-// call.
-func (c *catalog) get(ctx context.Context, fresh bool) (*facts, error) {
-	f := c.facts.Load()
-	if f != nil && !fresh && !c.stale.Load() && time.Since(f.read) < catalogAge {
-		return f, nil
-	}
-	asked := time.Now()
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if f := c.facts.Load(); f != nil && (f.read.After(asked) || !fresh && !c.stale.Load() && time.Since(f.read) < catalogAge) {
-		return f, nil // somebody else has read it meanwhile
-	}
-	ctx, cancel := context.WithTimeout(ctx, catalogTimeout)
-	defer cancel()
-	c.stale.Store(false)
-	read := time.Now()
-	f, err := c.load(ctx)
-	if err != nil {
-		c.stale.Store(true)
-		return nil, fmt.Errorf("postgres: reading the catalog of target %s: %w", c.target.Name, err)
-	}
-	f.read = read
-	c.facts.Store(f)
-	return f, nil
-}
-
-// relationsQuery reads every relation with columns that is not the server's own, and the statistics views that hold
-// values of others. Partitions and children come with all their ancestors.
+// relationsQuery reads relations with their columns: those that are not the server's own, and of the server's own those
+// that hold values of others. Partitions and children come with all their ancestors. %s says which.
 const relationsQuery = `
 select c.oid, n.nspname, c.relname,
        case when c.relkind in ('v', 'm') then pg_catalog.pg_get_viewdef(c.oid) end,
@@ -114,64 +100,139 @@ select c.oid, n.nspname, c.relname,
 from pg_catalog.pg_class c
 join pg_catalog.pg_namespace n on n.oid = c.relnamespace
 join pg_catalog.pg_attribute a on a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped
-where c.relkind in ('r', 'p', 'v', 'm', 'f', 'c')
+where %s and c.relkind in ('r', 'p', 'v', 'm', 'f', 'c')
   and (n.nspname not in ('pg_catalog', 'information_schema') and n.nspname !~ '^pg_toast'
        or n.nspname = 'pg_catalog' and c.relname ~ '^pg_(stats|statistic|largeobject)')
 order by c.oid, a.attnum`
 
-func (c *catalog) load(ctx context.Context) (*facts, error) {
-	rows, err := c.query(ctx, relationsQuery)
+// relations reads the relations that a condition on pg_class c names.
+func (c *catalog) relations(ctx context.Context, condition string) (map[uint32]*relation, error) {
+	ctx, cancel := context.WithTimeout(ctx, catalogTimeout)
+	defer cancel()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	rows, err := c.query(ctx, fmt.Sprintf(relationsQuery, condition))
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("postgres: reading the catalog of target %s: %w", c.target.Name, err)
 	}
-	f := &facts{byOID: map[uint32]*relation{}, byName: map[string][]*sql.Relation{}}
-	f.shapes, _ = lru.New[shapeKey, [][]core.Origin](keptShapes)
 	text := func(s *string) string {
 		if s == nil {
 			return ""
 		}
 		return *s
 	}
-	var r *relation
+	found := map[uint32]*relation{}
 	for _, row := range rows {
 		if len(row) != 7 {
-			return nil, errors.New("the server answers in another shape")
+			return nil, errors.New("postgres: the catalog's answer has another shape")
 		}
 		oid, err := strconv.ParseUint(text(row[0]), 10, 32)
 		if err != nil {
-			return nil, errors.New("the server answers with another kind of value")
+			return nil, errors.New("postgres: the catalog's answer has another kind of value")
 		}
 		attr, err := strconv.ParseUint(text(row[5]), 10, 16)
 		if err != nil {
-			return nil, errors.New("the server answers with another kind of value")
+			return nil, errors.New("postgres: the catalog's answer has another kind of value")
 		}
-		if r == nil || f.byOID[uint32(oid)] != r {
-			if len(f.byOID) >= maxRelations {
-				return nil, fmt.Errorf("more than %d relations", maxRelations)
-			}
+		r := found[uint32(oid)]
+		if r == nil {
 			r = &relation{
 				Relation:   sql.Relation{Schema: text(row[1]), Name: text(row[2]), View: text(row[3]), Parents: lines(text(row[4]))},
 				attributes: map[uint16]string{},
 			}
-			f.byOID[uint32(oid)] = r
-			f.byName[r.Name] = append(f.byName[r.Name], &r.Relation)
+			found[uint32(oid)] = r
 		}
 		r.Columns = append(r.Columns, text(row[6]))
 		r.attributes[uint16(attr)] = text(row[6])
 	}
-	return f, nil
+	return found, nil
 }
 
-func lines(s string) (out []string) {
-	for len(s) > 0 {
-		i := 0
-		for i < len(s) && s[i] != '\n' {
-			i++
+func lines(s string) []string {
+	if s == "" {
+		return nil
+	}
+	return strings.Split(s, "\n")
+}
+
+// know makes sure that the facts have the tables of the fields, reading what is missing in one go.
+func (f *facts) know(ctx context.Context, fields []field) error {
+	var missing []string
+	f.mu.Lock()
+	for _, fd := range fields {
+		if fd.table == 0 || fd.attr > maxAttribute {
+			continue
 		}
-		out = append(out, s[:i])
-		s = s[min(len(s), i+1):]
+		if r, ok := f.byOID[fd.table]; !ok || r != nil && r.attributes[fd.attr] == "" {
+			missing = append(missing, strconv.FormatUint(uint64(fd.table), 10))
+		}
+	}
+	f.mu.Unlock()
+	if len(missing) == 0 {
+		return nil
+	}
+	found, err := f.catalog.relations(ctx, "c.oid in ("+strings.Join(missing, ",")+")")
+	if err != nil {
+		return err
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, fd := range fields {
+		if fd.table != 0 {
+			if r := found[fd.table]; r != nil || f.byOID[fd.table] == nil && fd.table < firstUserOID {
+				f.byOID[fd.table] = r
+			}
+		}
+	}
+	return nil
+}
+
+func (f *facts) of(oid uint32) *relation {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.byOID[oid]
+}
+
+// named is the facts as the lineage of a statement sees them: it reads the names that it does not know yet.
+type named struct {
+	ctx context.Context //nolint:containedctx // lives for one call
+	*facts
+	err error
+}
+
+var _ sql.Catalog = (*named)(nil)
+
+// Relations implements sql.Catalog. A name without a schema may mean any relation of that name: which one, the
+// session's search path decides, and that is the session's.
+func (n *named) Relations(schema, name string) (out []*sql.Relation) {
+	n.mu.Lock()
+	all, known := n.byName[name]
+	n.mu.Unlock()
+	if !known && n.err == nil {
+		found, err := n.catalog.relations(n.ctx, "c.relname = "+literal(name))
+		if n.err = err; err != nil {
+			return nil
+		}
+		for _, r := range found {
+			all = append(all, &r.Relation)
+		}
+		if len(all) > 0 { // a name that is not there yet may be there the next time
+			n.mu.Lock()
+			n.byName[name] = all
+			n.mu.Unlock()
+		}
+	}
+	for _, r := range all {
+		if schema == "" || r.Schema == schema {
+			out = append(out, r)
+		}
 	}
 	return out
+}
+
+// literal quotes a string for the catalog's connection, where strings conform to the standard.
+func literal(s string) string {
+	return "'" + strings.ReplaceAll(strings.ReplaceAll(s, "\x00", ""), "'", "''") + "'"
 }
 
 // query runs one query over the catalog's own connection, opening it if need be.
@@ -179,7 +240,9 @@ func (c *catalog) query(ctx context.Context, text string) (rows [][]*string, err
 	for attempt := range 2 { // the server may have closed an idle connection
 		if c.conn == nil {
 			params := append([]param{
-				{"user", c.credential.User}, {"database", c.name}, {"application_name", "weir catalog"},
+				{"user", c.credential.User},
+				{"database", c.name},
+				{"application_name", "weir catalog"},
 				{"options", "-c default_transaction_read_only=on -c statement_timeout=5000 -c search_path="},
 			}, pinned...)
 			if c.conn, err = connect(ctx, c.target, c.credential, params, c.clients, c.clear); err != nil {
@@ -248,54 +311,34 @@ func (u *upstream) query(ctx context.Context, text string) (rows [][]*string, er
 // columns turns the fields of an answer into columns with their origins. What cannot be told may be anything.
 func (c *catalog) columns(ctx context.Context, fields []field, formats []int16, command *core.Command, at int) []core.Column {
 	columns := columnsOf(fields, formats)
-	f, err := c.get(ctx, false)
-	for _, fd := range fields {
-		if err == nil && f.lacks(fd) { // newer than the facts
-			f, err = c.get(ctx, true)
-			break
-		}
-	}
-	if err != nil {
-		for i := range columns {
-			columns[i].Lineage = []core.Origin{sql.Anything}
-		}
-		return columns
-	}
+	f := c.now()
+	err := f.know(ctx, fields)
 	var lineage [][]core.Origin
 	for i, fd := range fields {
 		col := &columns[i]
-		switch r := f.byOID[fd.table]; {
-		case fd.table == 0 || fd.attr > maxAttribute: // worked out below, or a system column
-		case r == nil && fd.table < firstUserOID: // the server's own, which holds no rows of tables
-		case r == nil || r.attributes[fd.attr] == "" || r.Schema == "pg_catalog":
+		r := f.of(fd.table)
+		switch {
+		case fd.table == 0:
+			if lineage == nil {
+				lineage = f.lineage(ctx, command, at, len(fields))
+			}
+			col.Lineage = lineage[i]
+		case fd.attr > maxAttribute: // a system column
+		case err == nil && r == nil && fd.table < firstUserOID: // the server's own, which holds no rows of tables
+		case err != nil || r == nil || r.attributes[fd.attr] == "" || r.Schema == "pg_catalog":
 			col.Lineage = []core.Origin{sql.Anything}
 		default:
 			name := r.attributes[fd.attr]
 			col.Origin = &core.Origin{Table: r.Schema + "." + r.Name, Column: name}
 			if r.View != "" {
-				col.Lineage = slices.Clone(f.view(ctx, c.reader, r)[name])
+				col.Lineage = slices.Clone(f.view(ctx, r)[name])
 			}
 			for _, p := range r.Parents {
 				col.Lineage = append(col.Lineage, core.Origin{Table: p, Column: name})
 			}
 		}
-		if fd.table == 0 {
-			if lineage == nil {
-				lineage = f.lineage(ctx, c.reader, command, at, len(fields))
-			}
-			col.Lineage = lineage[i]
-		}
 	}
 	return columns
-}
-
-// lacks reports whether a field's table or attribute is not among the facts, though it might be in the database.
-func (f *facts) lacks(fd field) bool {
-	if fd.table < firstUserOID || fd.attr == 0 || fd.attr > maxAttribute {
-		return false
-	}
-	r := f.byOID[fd.table]
-	return r == nil || r.attributes[fd.attr] == ""
 }
 
 const (
@@ -305,26 +348,41 @@ const (
 	maxAttribute = 32767 // attribute numbers are signed; those of system columns are below zero
 )
 
-func (f *facts) view(ctx context.Context, r *sql.Reader, v *relation) map[string][]core.Origin {
-	if m, ok := f.views.Load(v); ok {
-		return m.(map[string][]core.Origin)
+func (f *facts) view(ctx context.Context, v *relation) map[string][]core.Origin {
+	f.mu.Lock()
+	m, ok := f.views[v]
+	f.mu.Unlock()
+	if ok {
+		return m
 	}
-	m := r.ViewLineage(ctx, &v.Relation, f)
-	if ctx.Err() == nil {
-		f.views.Store(v, m)
+	n := &named{ctx: ctx, facts: f}
+	m = f.catalog.reader.ViewLineage(ctx, &v.Relation, n)
+	if n.err != nil || ctx.Err() != nil {
+		for c := range m {
+			m[c] = []core.Origin{sql.Anything}
+		}
+		return m
 	}
+	f.mu.Lock()
+	f.views[v] = m
+	f.mu.Unlock()
 	return m
 }
 
-func (f *facts) lineage(ctx context.Context, r *sql.Reader, command *core.Command, at, n int) [][]core.Origin {
-	key := shapeKey{command.Shape(), at, n}
+func (f *facts) lineage(ctx context.Context, command *core.Command, at, count int) [][]core.Origin {
+	key := shapeKey{command.Shape(), at, count}
 	if l, ok := f.shapes.Get(key); ok {
 		return l
 	}
-	l := r.Lineage(ctx, command.Text, at, n, f)
-	if ctx.Err() == nil {
-		f.shapes.Add(key, l)
+	n := &named{ctx: ctx, facts: f}
+	l := f.catalog.reader.Lineage(ctx, command.Text, at, count, n)
+	if n.err != nil || ctx.Err() != nil {
+		for i := range l {
+			l[i] = []core.Origin{sql.Anything}
+		}
+		return l
 	}
+	f.shapes.Add(key, l)
 	return l
 }
 

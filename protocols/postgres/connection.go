@@ -36,20 +36,22 @@ type connection struct {
 	// commands hold it for reading.
 	cutting sync.RWMutex
 
+	hides bool // some step decides on columns: errors and notices lose values that are not the client's own
 	// wants are what the session asks to be told of; where nobody asks, frames pass unread.
 	wantsCommand, wantsAnswer bool
 
 	request requestState
 	answer  answerState
 
-	deadline deadline
-	deaf     bool        // the upstream has hung up; of the goroutine that reads it, and of run when that is over
-	leaving  atomic.Bool // a farewell has been said
-	over     atomic.Bool // the session has its end
-	ending   sync.Once
-	end      core.End
-	reason   string
-	endError error
+	deadline   deadline
+	deaf       bool          // the upstream has hung up; of the goroutine that reads it, and of run when that is over
+	leaving    atomic.Bool   // a farewell has been said
+	over       atomic.Bool   // the session has its end
+	unreadable atomic.Uint32 // a bit for each pinned setting that has another value
+	ending     sync.Once
+	end        core.End
+	reason     string
+	endError   error
 }
 
 // leg is one end: the connection, what has been read of it, and a lock for writing, so that a farewell never splits a
@@ -130,6 +132,7 @@ func newConnection(s *core.Session, r *sql.Reader, client net.Conn, u *upstream)
 	for _, k := range []core.Kind{core.KindColumns, core.KindRows, core.KindBytes, core.KindResult, core.KindNotice} {
 		c.wantsAnswer = c.wantsAnswer || s.Wants(k)
 	}
+	c.hides = s.Judges(core.KindColumns)
 	c.wantsCommand = s.Wants(core.KindCommand) || !s.Target.AllowIncomplete || c.wantsAnswer
 	c.request.portals = map[string]*portal{}
 	c.deadline.limit = s.Target.Limits.StatementTimeout
@@ -174,6 +177,32 @@ func (c *connection) close() {
 	}
 	_ = c.client.conn.Close()
 	_ = c.server.conn.Close()
+}
+
+// strange notes whether one of the settings that Weir reads SQL by has another value in this session. While one has,
+// nothing that is said can be read, so all of it is incomplete.
+func (c *connection) strange(setting string, is bool) {
+	for i, p := range pinned {
+		if p.key == setting {
+			if is {
+				c.unreadable.Or(1 << i)
+			} else {
+				c.unreadable.And(^uint32(1 << i))
+			}
+		}
+	}
+}
+
+// read reads a statement by the session's settings.
+func (c *connection) read(ctx context.Context, text string) *sql.Script {
+	if on := c.unreadable.Load(); on != 0 {
+		for i, p := range pinned {
+			if on&(1<<i) != 0 {
+				return sql.Unreadable(text, "the session's "+p.key+" is not "+p.value+", which Weir reads SQL by")
+			}
+		}
+	}
+	return c.reader.Read(ctx, text)
 }
 
 // quiet reports whether the session is between transactions, with nothing owed.

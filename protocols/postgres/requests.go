@@ -242,7 +242,7 @@ func (c *connection) query(ctx context.Context, frame, b []byte) error {
 	if err := m.Decode(b); err != nil {
 		return malformed("malformed Query message: %v", err)
 	}
-	script := c.reader.Read(ctx, m.String)
+	script := c.read(ctx, m.String)
 	command, body := c.resolve(script)
 	x := &core.Exchange{Command: command}
 	if d := c.judge(ctx, x, "", nil); d != nil {
@@ -364,7 +364,7 @@ func unknownName(kind, name string) *core.Command {
 func (c *connection) parse(ctx context.Context, frame, b []byte) error {
 	cb := body{b: b}
 	name, text := string(cb.str()), string(cb.str())
-	script := c.reader.Read(ctx, text)
+	script := c.read(ctx, text)
 	command, _ := c.resolve(script)
 	x := &core.Exchange{Command: command}
 	if d := c.judge(ctx, x, "prepare", nil); d != nil {

@@ -201,7 +201,7 @@ func bodyOf(b []byte) *body { return &body{b: b} }
 // checkParams refuses a server whose settings Weir does not read SQL by.
 func (u *upstream) checkParams() error {
 	for _, p := range pinned {
-		if v, ok := u.params[p.key]; ok && settingRefused(p.key, v) != "" && !(p.key == "client_encoding" && v == "SQL_ASCII") {
+		if v, ok := u.params[p.key]; ok && settingRefused(p.key, v) != "" {
 			return &upstreamError{codeCannotConnect, "the target does not take the settings that Weir needs", fmt.Errorf("%s is %q", p.key, v)}
 		}
 	}

@@ -140,6 +140,11 @@ func clip(s string, n int) string {
 	return s[:n] + "…"
 }
 
+// Unreadable is the script of a text that cannot be read, and why.
+func Unreadable(text, reason string) *Script {
+	return incomplete(strings.ToValidUTF8(clip(text, maxText), "�"), reason)
+}
+
 // incomplete is a script of which nothing can be said. Its text may hold anything, so it may hold a secret.
 func incomplete(text, reason string) *Script {
 	c := &core.Command{

@@ -73,6 +73,8 @@ func TestFacts(t *testing.T) {
 		{"select pg_terminate_backend(1)", "select | read process | function:pg_catalog.pg_terminate_backend(call)"},
 		{"select set_config('role', 'x', false)", "select | read privilege session | function:pg_catalog.set_config(call)"},
 		{"select set_config('standard_conforming_strings', 'off', false)", "select | read session unknown | function:pg_catalog.set_config(call) | incomplete"},
+		{"select set_config('application_name', a, false) from t", "select | read session unknown | table:t(read) function:pg_catalog.set_config(call) | incomplete"},
+		{"select set_config('a.b', $1::text, false)", "select | read session | function:pg_catalog.set_config(call)"},
 		{"select set_config(a, b, false) from t", "select | read session unknown | table:t(read) function:pg_catalog.set_config(call) | incomplete"},
 		{"set standard_conforming_strings = off", "set | session unknown | setting:standard_conforming_strings(write) | incomplete"},
 		{"set standard_conforming_strings = on", "set | session | setting:standard_conforming_strings(write)"},

@@ -475,6 +475,9 @@ func (w *walker) call(f node) {
 			return
 		}
 		w.setting(setting, value, fixed)
+		if !fixed && !parameter(args[1]) { // a setting is told to the client, and can be read: past every mask
+			w.unsure("set_config of a value that is computed")
+		}
 	}
 }
 
@@ -850,6 +853,16 @@ func constant(v any) (string, bool) {
 		}
 	}
 	return "", false
+}
+
+// parameter reports whether an argument is a parameter, which the client gives a value.
+func parameter(v any) bool {
+	n := asNode(v)
+	if cast, ok := n["TypeCast"]; ok {
+		return parameter(asNode(cast)["arg"])
+	}
+	_, ok := n["ParamRef"]
+	return ok
 }
 
 func without(f node, keys ...string) node {
