@@ -83,6 +83,19 @@ func (s *Session) Check(ctx context.Context, e *Event) Verdict {
 	return v
 }
 
+// Ask asks the chain about an event that does not happen: nothing is numbered, counted or recorded. An error is a deny.
+func (s *Session) Ask(ctx context.Context, e *Event) Verdict {
+	e.Session, e.Time = s, time.Now()
+	if s.chain == nil {
+		return Verdict{}
+	}
+	v, err := s.chain.Inspect(ctx, e)
+	if err != nil {
+		v.refuse("chain-error", "a step of the chain failed", "")
+	}
+	return v
+}
+
 // Settle waits until everything up to m may be delivered.
 func (s *Session) Settle(ctx context.Context, m Mark) error {
 	if s.recorder == nil || m == 0 {

@@ -173,15 +173,37 @@ func choose(src *source, named []string) ([]string, error) {
 			out = append(out, n)
 		}
 	}
-	if len(out) == 0 {
-		var have []string
-		for n := range there {
-			have = append(have, n)
-		}
-		slices.Sort(have)
-		return nil, fmt.Errorf("neither %s is in these files, so it would do nothing: they hold %v (name the packages to ask with `packages:`)", strings.Join(DefaultPackages, " nor "), have)
+	if len(out) > 0 {
+		return out, unasked(src, out)
 	}
-	return out, nil
+	var have []string
+	for n := range there {
+		have = append(have, n)
+	}
+	slices.Sort(have)
+	return nil, fmt.Errorf("neither %s is in these files, so it would do nothing: they hold %v (name the packages to ask with `packages:`)", strings.Join(DefaultPackages, " nor "), have)
+}
+
+// unasked refuses files in which a package under weir gives answers that nobody asks for: such a rule would look like
+// a control and do nothing. Packages that hold helpers only may have any name.
+func unasked(src *source, asked []string) error {
+	var errs []error
+	told := map[string]bool{}
+	for _, m := range src.modules {
+		pkg := strings.TrimPrefix(m.Package.Path.String(), "data.")
+		if slices.Contains(asked, pkg) || told[pkg] || !strings.HasPrefix(pkg, "weir.") || strings.HasSuffix(pkg, "_test") {
+			continue
+		}
+		for _, r := range m.Rules {
+			if name := strings.Trim(r.Head.Ref()[0].String(), `"`); name != "record" && slices.Contains(askedOf(pkg), name) {
+				told[pkg] = true
+				errs = append(errs, fmt.Errorf("%s:%d: package %s has a rule %s, but only %s are asked, so it would do nothing (list every package to ask under `packages:`)",
+					r.Location.File, r.Location.Row, pkg, name, strings.Join(asked, " and ")))
+				break
+			}
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // ask prepares one query for all rules that the packages define.

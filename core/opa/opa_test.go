@@ -566,3 +566,19 @@ func BenchmarkMiss(b *testing.B) {
 		})
 	}
 }
+
+// TestUnaskedPackageIsRefused: a deny in a package that nobody asks would be a control that does nothing.
+func TestUnaskedPackageIsRefused(t *testing.T) {
+	files := fstest.MapFS{
+		"guard.rego":    {Data: []byte("package weir.guardrails\nimport rego.v1\ndeny contains {\"rule\": \"a\"} if input.event.command.action == \"x\"\n")},
+		"payments.rego": {Data: []byte("package weir.payments\nimport rego.v1\ndeny contains {\"rule\": \"b\"} if input.event.command.action == \"y\"\n")},
+		"lib.rego":      {Data: []byte("package weir.lib\nimport rego.v1\nhelper if input.event.command.action == \"y\"\n")},
+	}
+	_, err := Load(t.Context(), Config{Name: "p", FS: files})
+	if err == nil || !strings.Contains(err.Error(), "payments.rego:3") || !strings.Contains(err.Error(), "packages:") || strings.Contains(err.Error(), "weir.lib has") {
+		t.Fatal(err)
+	}
+	if _, err := Load(t.Context(), Config{Name: "p", FS: files, Packages: []string{"weir.guardrails", "weir.payments"}}); err != nil {
+		t.Fatal(err)
+	}
+}

@@ -22,7 +22,7 @@ func TestSlowReader(t *testing.T) {
 	stop := g.steady("steady") // the grammar is loaded after it
 	c := g.open("slow")
 	c.must(t, "select 1")
-	before, most := g.rss(), int64(0)
+	before, most := g.small(), int64(0)
 	sample := func() {
 		most = max(most, g.rss()-before)
 	}
@@ -58,7 +58,7 @@ func TestIdleSessions(t *testing.T) {
 	g := start(t, setup{})
 	first := g.open("first")
 	first.must(t, "select 1")
-	before := g.rss()
+	before := g.small()
 	clients := make([]*client, many)
 	tokens := make([]string, many)
 	for i := range clients {

@@ -76,7 +76,7 @@ func TestOversizeFrame(t *testing.T) {
 	t.Parallel()
 	g := start(t, setup{limits: "max_frame: 1MiB"})
 	stop := g.steady("steady")
-	before := g.rss()
+	before := g.small()
 	for i, size := range []uint32{1<<20 + 1, 512 << 20, 0x7fffffff} {
 		c := g.open(fmt.Sprintf("large-%d", i))
 		_, err := c.Write(binary.BigEndian.AppendUint32([]byte{'Q'}, size+4))

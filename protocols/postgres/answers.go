@@ -500,7 +500,9 @@ func (c *connection) errorResponse(ctx context.Context, frame, b []byte, head re
 		fatal = fatal || (t == 'V' || t == 'S') && (string(v) == "FATAL" || string(v) == "PANIC")
 	})
 	a := &c.answer
-	frame, b = c.hide(frame, b, head)
+	if head.refusal == nil && c.masks(ctx, head.exchange) {
+		frame, b = hide(frame, b, head)
+	}
 	if owed && head.refusal != nil && !fatal {
 		if err := c.afterError(head); err != nil {
 			return err
@@ -564,11 +566,13 @@ func (c *connection) beside(ctx context.Context, typ byte, frame, b []byte) erro
 		if owed {
 			x = head.exchange
 		}
-		frame, b = c.hide(frame, b, head)
+		if c.masks(ctx, x) {
+			frame, b = hide(frame, b, head)
+		}
 		return c.result(ctx, 'N', "notice", frame, b, x)
 	}
-	if typ == 'A' {
-		frame, b = c.hideNotification(frame, b)
+	if typ == 'A' && c.masks(ctx, nil) {
+		frame, b = hideNotification(frame, b)
 	}
 	cb := body{b: b}
 	e := &core.Event{Kind: core.KindNotice, Direction: core.FromUpstream}

@@ -36,7 +36,6 @@ type connection struct {
 	// commands hold it for reading.
 	cutting sync.RWMutex
 
-	hides bool // some step decides on columns: errors and notices lose values that are not the client's own
 	// wants are what the session asks to be told of; where nobody asks, frames pass unread.
 	wantsCommand, wantsAnswer bool
 
@@ -132,7 +131,6 @@ func newConnection(s *core.Session, r *sql.Reader, client net.Conn, u *upstream)
 	for _, k := range []core.Kind{core.KindColumns, core.KindRows, core.KindBytes, core.KindResult, core.KindNotice} {
 		c.wantsAnswer = c.wantsAnswer || s.Wants(k)
 	}
-	c.hides = s.Judges(core.KindColumns)
 	c.wantsCommand = s.Wants(core.KindCommand) || !s.Target.AllowIncomplete || c.wantsAnswer
 	c.request.portals = map[string]*portal{}
 	c.deadline.limit = s.Target.Limits.StatementTimeout

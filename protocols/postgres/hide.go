@@ -1,25 +1,40 @@
 package postgres
 
 import (
+	"context"
 	"regexp"
 	"strings"
 
 	"github.com/weir-gateway/weir/core"
+	"github.com/weir-gateway/weir/protocols/postgres/sql"
 )
 
 // What a server says when something fails quotes values of its data: a cast of a masked column to a number fails with
-// the value in the message, a violated constraint with the whole row in the detail. So where a step decides on columns,
-// errors and notices lose whatever the client did not say itself and the server does not name in a field of its own.
+// the value in the message, a violated constraint with the whole row in the detail. So where a mask is in force, errors
+// and notices lose whatever the client did not say itself and the server does not name in a field of its own.
 // Names, types and the client's own literals stay: they are what a loop needs to put its statement right.
 
 // hiddenText stands for what was taken out.
 const hiddenText = "(hidden)"
 
-// hide takes the values out of an error or notice that answers head. It returns the frame as it was when there are none.
-func (c *connection) hide(frame, b []byte, head reply) (newFrame, newBody []byte) {
-	if !c.hides {
-		return frame, b
+// masks reports whether a mask is in force for a command's answers: whether a column of which nothing is known would be
+// masked. The chain is asked, which costs what a verdict on columns costs; errors and notices are few.
+func (c *connection) masks(ctx context.Context, x *core.Exchange) bool {
+	if !c.session.Judges(core.KindColumns) {
+		return false
 	}
+	command := &core.Command{Where: true, Status: core.StatusKnown}
+	if x != nil && x.Command != nil {
+		command = x.Command
+	}
+	anything := []core.Column{{Name: "?column?", Type: "text", Lineage: []core.Origin{sql.Anything}}}
+	probe := &core.Exchange{Command: command, Columns: anything}
+	v := c.session.Ask(ctx, &core.Event{Kind: core.KindColumns, Direction: core.FromUpstream, Exchange: probe, Columns: anything})
+	return v.Deny != nil || len(probe.Plan.Masks) > 0
+}
+
+// hide takes the values out of an error or notice that answers head. It returns the frame as it was when there are none.
+func hide(frame, b []byte, head reply) (newFrame, newBody []byte) {
 	var s said
 	s.add(head)
 	code, file := "", ""
@@ -66,11 +81,11 @@ func (c *connection) hide(frame, b []byte, head reply) (newFrame, newBody []byte
 
 // hideNotification takes the payload out of a notification, which any session of the database may have sent: nobody can
 // tell whether a column that has to be masked is in it.
-func (c *connection) hideNotification(frame, b []byte) (newFrame, newBody []byte) {
+func hideNotification(frame, b []byte) (newFrame, newBody []byte) {
 	cb := body{b: b}
 	cb.i32()
 	channel, payload := cb.str(), cb.str()
-	if !c.hides || len(payload) == 0 || cb.err != nil {
+	if len(payload) == 0 || cb.err != nil {
 		return frame, b
 	}
 	out, at := beginFrame(nil, 'A')

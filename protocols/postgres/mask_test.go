@@ -284,3 +284,33 @@ func TestCursorsAndExecute(t *testing.T) {
 		t.Fatal(err)
 	}
 }
+
+// TestErrorsHideValues: PG-62. Where a mask is in force, what a server says when something fails loses the values; where
+// none is, it is as the server said it.
+func TestErrorsHideValues(t *testing.T) {
+	attempts := []string{
+		"select email::int from s.customers", "insert into s.customers select 9, email from s.customers where id = 1",
+		"update s.customers set id = null where id = 1", "select email::uuid from s.customers", "select email::inet from s.customers",
+		"select email::date from s.customers", "select email::json from s.customers", "select 1/(length(email) - length(email)) from s.customers",
+	}
+	on, off := startGate(t, withChain(maskingChain(t, "s.customers.email"))), startGate(t, withChain(maskingChain(t)))
+	for name, mode := range modes {
+		guarded, open, leaked := on.connect(mode), off.connect(mode), 0
+		for _, sql := range attempts {
+			_, err := guarded.Exec(t.Context(), sql)
+			var pe *pgconn.PgError
+			if !errors.As(err, &pe) || strings.Contains(fmt.Sprintf("%+v", *pe), "example.com") {
+				t.Errorf("%s: %s: %+v", name, sql, err)
+			}
+			if _, err := open.Exec(t.Context(), sql); errors.As(err, &pe) && strings.Contains(fmt.Sprintf("%+v", *pe), "example.com") {
+				leaked++
+			}
+		}
+		if leaked < 4 {
+			t.Errorf("%s: the control leaks in %d cases only", name, leaked)
+		}
+	}
+	if strings.Contains(on.journal.text(), "@example.com") {
+		t.Error("a value is in the record")
+	}
+}

@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"unicode/utf8"
 
 	lru "github.com/hashicorp/golang-lru/v2"
@@ -67,6 +68,10 @@ type Reader struct {
 	cache  *lru.Cache[string, *Script]
 	shapes *lru.Cache[string, *Script] // by normalised text
 	slots  chan struct{}
+	// compiling is held by the first parse, which compiles the grammar: one beside it would compile it a second time,
+	// and both would take twice as long.
+	compiling chan struct{}
+	compiled  atomic.Bool
 }
 
 // NewReader returns a Reader with an empty cache.
@@ -79,7 +84,7 @@ func NewReader() *Reader {
 	if err != nil {
 		panic(err)
 	}
-	return &Reader{cache: cache, shapes: shapes, slots: make(chan struct{}, parsers)}
+	return &Reader{cache: cache, shapes: shapes, slots: make(chan struct{}, parsers), compiling: make(chan struct{}, 1)}
 }
 
 // Warm compiles the grammar, which takes a second or more of processor time, so that no session has to wait for it.
@@ -183,6 +188,18 @@ func (r *Reader) parse(ctx context.Context, text string) (p *parsed, err error) 
 	}()
 	if strings.IndexByte(text, 0) >= 0 {
 		return nil, errors.New("it holds a NUL")
+	}
+	if !r.compiled.Load() {
+		select {
+		case r.compiling <- struct{}{}:
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+		if r.compiled.Load() { // by the one before
+			<-r.compiling
+		} else {
+			defer func() { r.compiled.Store(true); <-r.compiling }()
+		}
 	}
 	tree, err := parser.ParseToJSON(text)
 	if err != nil {
