@@ -24,16 +24,19 @@ build: bin/weir ## build bin/weir and the plugins that it carries
 plugins: $(GUEST_FILES) ## build the guests in plugins/ to WebAssembly
 
 .SECONDEXPANSION:
-plugins/%.wasm: $$(wildcard plugins/$$(*D)/*.go) $$(wildcard sdk/go/*.go) go.mod
-	GOOS=wasip1 GOARCH=wasm go build -buildmode=c-shared -ldflags='-s -w' -o $@ ./plugins/$(*D)
+plugins/%.wasm: $$(shell find plugins/$$(*D) sdk/go -name '*.go') go.mod
+	@echo "building $@"
+	@GOOS=wasip1 GOARCH=wasm go build -buildmode=c-shared -ldflags='-s -w' -o $@ ./plugins/$(*D)
 
 bin/weir: $(GUEST_FILES) $(GO_FILES) $(EMBEDDED) go.mod
 	@mkdir -p bin
-	go build -ldflags '$(LDFLAGS)' -o $@ .
+	@echo "building $@ (the first time takes a few minutes)"
+	@go build -ldflags '$(LDFLAGS)' -o $@ .
 
 bin/demo bin/agent-loop: $(GO_FILES) $(EMBEDDED) go.mod
 	@mkdir -p bin
-	go build -o $@ ./examples/$(@F)
+	@echo "building $@"
+	@go build -o $@ ./examples/$(@F)
 
 .PHONY: demo
 demo: bin/weir bin/demo bin/agent-loop ## an agent's session, guarded, masked, recorded and replayed (KEEP=1 leaves it up)

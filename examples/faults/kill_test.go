@@ -49,7 +49,7 @@ func loop(g *gateway, name string, run string, note func(*client)) {
 // the record, byte for byte (I1); what ran was recorded first (I2); what was refused did not run (I5); every session has
 // its seal (I7); and the archive is whole.
 func TestKill(t *testing.T) {
-	kills := 25
+	kills := 15
 	if testing.Short() {
 		kills = 10
 	}

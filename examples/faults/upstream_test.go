@@ -221,6 +221,7 @@ func TestServerStops(t *testing.T) {
 
 	// While the server is well, the limit is an ordinary cancel.
 	c := g.open("slow")
+	c.must(t, "select 'warm'")
 	begin := time.Now()
 	a, err := c.query("select pg_sleep(30)")
 	must(t, err)

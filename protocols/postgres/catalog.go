@@ -53,6 +53,7 @@ type facts struct {
 	byOID  map[uint32]*relation // nil: asked for, and not there
 	byName map[string][]*sql.Relation
 	views  map[*relation]map[string][]core.Origin
+	full   *lru.Cache[*core.Command, *core.Command] // commands by shape -> with the names of their tables resolved
 }
 
 type shapeKey struct {
@@ -82,6 +83,7 @@ func (c *catalog) now() *facts {
 		views: map[*relation]map[string][]core.Origin{},
 	}
 	fresh.shapes, _ = lru.New[shapeKey, [][]core.Origin](keptShapes)
+	fresh.full, _ = lru.New[*core.Command, *core.Command](keptShapes)
 	c.facts.Store(fresh)
 	return fresh
 }
@@ -228,6 +230,46 @@ func (n *named) Relations(schema, name string) (out []*sql.Relation) {
 		}
 	}
 	return out
+}
+
+// qualify gives a command's tables their schemas. A name without one may mean any table of that name, so it becomes all of
+// them: which one it is, the session's search path decides. What cannot be looked up leaves the command incomplete.
+func (c *catalog) qualify(ctx context.Context, command *core.Command) *core.Command {
+	bare := func(r *core.Resource) bool { return r.Kind == "table" && strings.IndexByte(r.Name, '.') < 0 }
+	if c == nil || !slices.ContainsFunc(command.Resources, func(r core.Resource) bool { return bare(&r) }) {
+		return command
+	}
+	f, shape := c.now(), command.Shape()
+	if full, ok := f.full.Get(shape); ok {
+		return full.WithText(command.Text)
+	}
+	full := &core.Command{
+		Action: command.Action, Text: command.Text, Fingerprint: command.Fingerprint, Effects: command.Effects,
+		Where: command.Where, Status: command.Status, Reason: command.Reason, Secret: command.Secret,
+	}
+	n, all := &named{ctx: ctx, facts: f}, true
+	for _, r := range command.Resources {
+		var found []*sql.Relation
+		if bare(&r) {
+			found = n.Relations("", r.Name)
+			all = all && len(found) > 0
+		}
+		if len(found) == 0 { // named in full, or not there: a table to be made, or one that the server will not find
+			full.Resources = append(full.Resources, r)
+		}
+		for _, rel := range found {
+			one := r
+			one.Name = rel.Schema + "." + rel.Name
+			full.Resources = append(full.Resources, one)
+		}
+	}
+	if n.err != nil && full.Status == core.StatusKnown {
+		full.Status, full.Reason = core.StatusIncomplete, "the names of its tables cannot be looked up now"
+	}
+	if all && n.err == nil {
+		f.full.Add(shape, full)
+	}
+	return full
 }
 
 // literal quotes a string for the catalog's connection, where strings conform to the standard.

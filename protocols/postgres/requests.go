@@ -244,7 +244,7 @@ func (c *connection) query(ctx context.Context, frame, b []byte) error {
 	}
 	script := c.read(ctx, m.String)
 	command, body := c.resolve(script)
-	x := &core.Exchange{Command: command}
+	x := &core.Exchange{Command: c.catalog.qualify(ctx, command)}
 	if d := c.judge(ctx, x, "", nil); d != nil {
 		return c.refuse(d, x, true)
 	}
@@ -366,7 +366,7 @@ func (c *connection) parse(ctx context.Context, frame, b []byte) error {
 	name, text := string(cb.str()), string(cb.str())
 	script := c.read(ctx, text)
 	command, _ := c.resolve(script)
-	x := &core.Exchange{Command: command}
+	x := &core.Exchange{Command: c.catalog.qualify(ctx, command)}
 	if d := c.judge(ctx, x, "prepare", nil); d != nil {
 		return c.refuse(d, x, false)
 	}
@@ -464,7 +464,7 @@ func (c *connection) execute(ctx context.Context, frame, b []byte) error {
 		}
 		command, body = sql.Union(s.script.Command.Text, all), nil
 	}
-	x := &core.Exchange{Command: command}
+	x := &core.Exchange{Command: c.catalog.qualify(ctx, command)}
 	if d := c.judge(ctx, x, "execute", p.params); d != nil {
 		return c.refuse(d, x, false)
 	}
