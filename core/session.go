@@ -39,6 +39,7 @@ type Session struct {
 	mu    sync.Mutex // guards what follows: numbering and recording are one step
 	seq   uint64
 	facts []byte
+	end   End // set by Close, for its record
 	ended bool
 	last  Mark
 }
@@ -261,10 +262,11 @@ func (s *Session) Close(end End, reason string) error {
 		s.mu.Unlock()
 		return nil
 	}
+	s.end = end
 	s.mu.Unlock()
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
-	s.Check(ctx, &Event{Kind: KindClose, Direction: FromGateway, Reason: string(end) + ": " + reason})
+	s.Check(ctx, &Event{Kind: KindClose, Direction: FromGateway, Reason: reason})
 	s.mu.Lock()
 	if s.ended {
 		s.mu.Unlock()
@@ -329,7 +331,7 @@ func (s *Session) appendFacts(b []byte, e *Event, v *Verdict, level Level) []byt
 		b = e.Result.append(b)
 		return appendDenial(b, v)
 	case KindClose:
-		return appendObject(b, closeFacts{Reason: e.Reason, Totals: s.Totals()})
+		return appendObject(b, closeFacts{End: s.end, Reason: e.Reason, Totals: s.Totals()})
 	default:
 		b = append(b, `{"reason":`...)
 		b = AppendJSON(b, e.Reason)
@@ -355,6 +357,7 @@ type openFacts struct {
 }
 
 type closeFacts struct {
+	End    End    `json:"end"`
 	Reason string `json:"reason"`
 	Totals Totals `json:"totals"`
 }

@@ -33,6 +33,7 @@ type facts struct {
 	Bytes   int64         `json:"bytes"`
 	Result  *core.Result  `json:"result"`
 	// close, opaque
+	End    string       `json:"end"`
 	Reason string       `json:"reason"`
 	Totals *core.Totals `json:"totals"`
 

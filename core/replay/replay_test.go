@@ -117,7 +117,7 @@ func conversation() []core.Record {
 		rec(core.KindCommand, core.FromClient, `{"command":{"action":"drop","text":"DROP TABLE users","effects":["ddl"],"resources":[],"status":"known"},"denied":{"step":"guardrails","rule":"no-ddl","reason":"schema changes go through migrations","hint":"open a migration"}}`, "Q", core.Decision{Step: "guardrails", Action: "deny", Rule: "no-ddl"}),
 		rec(core.KindCommand, core.FromClient, `{"command":{"action":"select","text":"SELECT 1/0","effects":["read"],"resources":[],"status":"known"}}`, "Q"),
 		rec(core.KindResult, core.FromUpstream, `{"result":{"status":"error","code":"22012","message":"division by zero"}}`, "E"),
-		rec(core.KindClose, core.FromGateway, `{"reason":"closed: client","totals":{"commands":3,"rows":3,"bytes":9,"denied":1}}`, ""),
+		rec(core.KindClose, core.FromGateway, `{"end":"closed","reason":"client","totals":{"commands":3,"rows":3,"bytes":9,"denied":1}}`, ""),
 	}
 }
 
@@ -158,7 +158,7 @@ func TestShow(t *testing.T) {
 		"upstream    SELECT 3\n",
 		"client    DENIED [ddl] DROP TABLE users\n", "by rule no-ddl (guardrails): schema changes go through migrations; hint: open a migration\n",
 		"error 22012: division by zero\n",
-		"close: closed: client (3 commands, 3 rows, 1 denied)\n",
+		"end closed: client (3 commands, 3 rows, 1 denied)\n",
 		"sealed 2026-11-23T10:01:00Z as closed: 10 records in 5 blocks\n",
 	} {
 		if !strings.Contains(got, want) {
@@ -193,7 +193,7 @@ SELECT 3
 DENIED by rule no-ddl (guardrails): schema changes go through migrations; hint: open a migration
 > SELECT 1/0
 error 22012: division by zero
--- 2026-11-23T10:00:00Z: closed: closed: client
+-- 2026-11-23T10:00:00Z: closed: client
 `
 	if out.String() != want {
 		t.Errorf("got\n%s\nwant\n%s", out.String(), want)

@@ -100,6 +100,9 @@ func (s *show) record(r *core.Record) {
 		s.command(r, &f, decided)
 		return
 	}
+	if r.Kind == core.KindNotice && f.Denied == nil && len(r.Decisions) == 0 && f.Result != nil && (f.Result.Status == "ready" || f.Result.Status == "sync") {
+		return // the protocol's own to and fro: it is in the record and in `replay --format json`, and tells a reader nothing
+	}
 	var text string
 	switch r.Kind {
 	case core.KindColumns:
@@ -125,7 +128,7 @@ func (s *show) record(r *core.Record) {
 			text += ", " + count(n, "row")
 		}
 	case core.KindClose:
-		text = "close: " + oneLine(f.Reason, s.width)
+		text = "end " + oneLine(f.End+": "+f.Reason, s.width)
 		if t := f.Totals; t != nil {
 			text += fmt.Sprintf(" (%s, %s, %d denied)", count(t.Commands, "command"), count(t.Rows, "row"), t.Denied)
 		}

@@ -63,7 +63,7 @@ func (p *player) record(r *core.Record) error {
 			p.columns, p.widths = nil, nil
 		}
 	case core.KindClose:
-		fmt.Fprintf(p.w, "-- %s: closed: %s\n", r.Time.UTC().Format(time.RFC3339), oneLine(f.Reason, 200))
+		fmt.Fprintf(p.w, "-- %s: %s: %s\n", r.Time.UTC().Format(time.RFC3339), oneLine(f.End, 40), oneLine(f.Reason, 200))
 	default:
 		fmt.Fprintf(p.w, "-- %s: %s\n", r.Kind, oneLine(f.Reason, 200))
 	}

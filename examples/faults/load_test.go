@@ -5,10 +5,13 @@ package faults_test
 import (
 	"fmt"
 	"io"
+	"os"
 	"strings"
 	"sync"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // TestSlowReader: a client that reads slowly, and at times not at all, holds up its own answer and nothing else; the
@@ -121,4 +124,42 @@ func TestIdleSessions(t *testing.T) {
 	if ended != many {
 		t.Errorf("%d of %d sessions are recorded as ended by the gateway", ended, many)
 	}
+}
+
+// TestNoDescriptors: a process that may open no more files takes no new clients, and keeps those it has; once it may
+// again, it does.
+func TestNoDescriptors(t *testing.T) {
+	t.Parallel()
+	g := start(t, setup{limits: "sign_in: 2s"})
+	stop := g.steady("steady")
+	pid := g.process.Process.Pid
+	var was unix.Rlimit
+	must(t, unix.Prlimit(pid, unix.RLIMIT_NOFILE, nil, &was))
+	open, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", pid))
+	must(t, err)
+	few := was
+	few.Cur = uint64(len(open)) + 1 // room for one client at most, and for nothing else
+	must(t, unix.Prlimit(pid, unix.RLIMIT_NOFILE, &few, nil))
+	var wg sync.WaitGroup
+	for range 5 {
+		token := g.token("crowd")
+		wg.Go(func() {
+			c, err := g.connect()
+			if err != nil {
+				return
+			}
+			defer c.Close()
+			c.limit = 4 * time.Second
+			if err := c.signIn(token, "user", "agent", "database", "orders", "application_name", "crowd"); err == nil {
+				c.bye() // there was room after all
+			}
+		})
+	}
+	wg.Wait()
+	must(t, unix.Prlimit(pid, unix.RLIMIT_NOFILE, &was, nil))
+	back(t, g)
+	stop()
+	contains(t, "the log", g.process.out.String(), "too many open files")
+	g.stop()
+	t.Log(g.process.out.String())
 }
