@@ -1,19 +1,13 @@
 package sql
 
 import (
-	"crypto/sha256"
-	"encoding/hex"
 	"fmt"
 	"slices"
 	"sort"
-	"strconv"
 	"strings"
 
 	"github.com/weir-gateway/weir/core"
 )
-
-// node is one node of a parse tree: a map from field to value, or from a node's type to its fields.
-type node = map[string]any
 
 // statement says what one statement does.
 func statement(text string, stmt node) Statement {
@@ -69,131 +63,6 @@ func (w *walker) unsure(format string, args ...any) {
 
 func (w *walker) resource(kind, name string, use ...string) {
 	w.command.Resources = addResource(w.command.Resources, core.Resource{Kind: kind, Name: name, Use: use})
-}
-
-// actions are the words for statements whose node is not named for its SQL keyword.
-var actions = map[string]string{
-	"VariableSetStmt": "set", "VariableShowStmt": "show", "TransactionStmt": "transaction", "DeclareCursorStmt": "declare",
-	"ClosePortalStmt": "close", "CreateTableAsStmt": "create table as", "RefreshMatViewStmt": "refresh materialized view",
-	"IndexStmt": "create index", "ViewStmt": "create view", "RuleStmt": "create rule", "CreateStmt": "create table",
-	"CheckPointStmt": "checkpoint", "CreatedbStmt": "create database", "DropdbStmt": "drop database",
-	"ConstraintsSetStmt": "set constraints", "CreateTrigStmt": "create trigger", "CreatePLangStmt": "create language",
-	"RenameStmt": "alter", "DefineStmt": "create", "CreateSeqStmt": "create sequence",
-	"SecLabelStmt": "security label", "GrantRoleStmt": "grant", "AlterRoleSetStmt": "alter role",
-}
-
-// actionOf returns the lower-case word for a statement: "select", "create table", "alter role" …
-func actionOf(typ string) string {
-	if a := actions[typ]; a != "" {
-		return a
-	}
-	var b strings.Builder
-	for i, r := range strings.TrimSuffix(typ, "Stmt") {
-		if r >= 'A' && r <= 'Z' {
-			if i > 0 {
-				b.WriteByte(' ')
-			}
-			r += 'a' - 'A'
-		}
-		b.WriteRune(r)
-	}
-	return b.String()
-}
-
-// plain are the statements whose effects follow from their kind alone. Their parts are walked as well: the tables
-// they name, the queries and functions inside.
-var plain = map[string]struct {
-	use     string
-	effects []core.Effect
-}{
-	"VariableShowStmt": {"read", []core.Effect{core.EffectRead}}, "TransactionStmt": {"", []core.Effect{core.EffectSession}},
-	"ConstraintsSetStmt": {"", []core.Effect{core.EffectSession}}, "ListenStmt": {"", []core.Effect{core.EffectSession}},
-	"UnlistenStmt": {"", []core.Effect{core.EffectSession}}, "NotifyStmt": {"", []core.Effect{core.EffectWrite}},
-	"ClosePortalStmt": {"", []core.Effect{core.EffectSession}}, "DiscardStmt": {"", []core.Effect{core.EffectSession}},
-	"LockStmt": {"lock", []core.Effect{core.EffectSession}},
-
-	"VacuumStmt": {"maintain", []core.Effect{core.EffectAdmin}}, "ClusterStmt": {"maintain", []core.Effect{core.EffectAdmin}},
-	"ReindexStmt": {"maintain", []core.Effect{core.EffectAdmin}}, "CheckPointStmt": {"", []core.Effect{core.EffectAdmin}},
-	"AlterSystemStmt": {"", []core.Effect{core.EffectAdmin}}, "LoadStmt": {"", []core.Effect{core.EffectAdmin, core.EffectFile}},
-	"CreatedbStmt": {"", []core.Effect{core.EffectAdmin, core.EffectDDL}}, "DropdbStmt": {"", []core.Effect{core.EffectAdmin, core.EffectDDL}},
-	"AlterDatabaseStmt":            {"", []core.Effect{core.EffectAdmin, core.EffectDDL}},
-	"AlterDatabaseRefreshCollStmt": {"", []core.Effect{core.EffectAdmin, core.EffectDDL}},
-	"AlterDatabaseSetStmt":         {"", []core.Effect{core.EffectAdmin, core.EffectPrivilege}},
-	"CreateTableSpaceStmt":         {"", []core.Effect{core.EffectAdmin, core.EffectFile}},
-	"DropTableSpaceStmt":           {"", []core.Effect{core.EffectAdmin}},
-	"AlterTableSpaceOptionsStmt":   {"", []core.Effect{core.EffectAdmin}},
-	"AlterTableMoveAllStmt":        {"", []core.Effect{core.EffectAdmin, core.EffectDDL}},
-	"CreatePLangStmt":              {"", []core.Effect{core.EffectAdmin, core.EffectDDL}},
-	"CreateExtensionStmt":          {"", []core.Effect{core.EffectAdmin, core.EffectDDL}},
-	"AlterExtensionStmt":           {"", []core.Effect{core.EffectAdmin, core.EffectDDL}},
-	"AlterExtensionContentsStmt":   {"", []core.Effect{core.EffectAdmin, core.EffectDDL}},
-	"CreateFdwStmt":                {"", []core.Effect{core.EffectNetwork, core.EffectDDL}},
-	"AlterFdwStmt":                 {"", []core.Effect{core.EffectNetwork, core.EffectDDL}},
-	"CreateForeignServerStmt":      {"", []core.Effect{core.EffectNetwork, core.EffectDDL}},
-	"AlterForeignServerStmt":       {"", []core.Effect{core.EffectNetwork, core.EffectDDL}},
-	"CreateForeignTableStmt":       {"create", []core.Effect{core.EffectNetwork, core.EffectDDL}},
-	"CreateUserMappingStmt":        {"", []core.Effect{core.EffectNetwork, core.EffectPrivilege}},
-	"AlterUserMappingStmt":         {"", []core.Effect{core.EffectNetwork, core.EffectPrivilege}},
-	"DropUserMappingStmt":          {"", []core.Effect{core.EffectNetwork, core.EffectPrivilege}},
-	"ImportForeignSchemaStmt":      {"", []core.Effect{core.EffectNetwork, core.EffectDDL}},
-	"CreateSubscriptionStmt":       {"", []core.Effect{core.EffectNetwork, core.EffectDDL}},
-	"AlterSubscriptionStmt":        {"", []core.Effect{core.EffectNetwork, core.EffectDDL}},
-	"DropSubscriptionStmt":         {"", []core.Effect{core.EffectNetwork, core.EffectDDL}},
-	"CreatePublicationStmt":        {"", []core.Effect{core.EffectNetwork, core.EffectDDL}},
-	"AlterPublicationStmt":         {"", []core.Effect{core.EffectNetwork, core.EffectDDL}},
-	"GrantStmt":                    {"grant", []core.Effect{core.EffectPrivilege}},
-	"GrantRoleStmt":                {"", []core.Effect{core.EffectPrivilege}},
-	"AlterDefaultPrivilegesStmt":   {"", []core.Effect{core.EffectPrivilege}},
-	"CreateRoleStmt":               {"", []core.Effect{core.EffectPrivilege}},
-	"AlterRoleStmt":                {"", []core.Effect{core.EffectPrivilege}},
-	"AlterRoleSetStmt":             {"", []core.Effect{core.EffectPrivilege}},
-	"DropRoleStmt":                 {"", []core.Effect{core.EffectPrivilege}},
-	"AlterOwnerStmt":               {"alter", []core.Effect{core.EffectPrivilege, core.EffectDDL}},
-	"ReassignOwnedStmt":            {"", []core.Effect{core.EffectPrivilege}},
-	"DropOwnedStmt":                {"", []core.Effect{core.EffectPrivilege, core.EffectDDL}},
-	"CreatePolicyStmt":             {"alter", []core.Effect{core.EffectPrivilege, core.EffectDDL}},
-	"AlterPolicyStmt":              {"alter", []core.Effect{core.EffectPrivilege, core.EffectDDL}},
-	"SecLabelStmt":                 {"", []core.Effect{core.EffectPrivilege}},
-	"CreateStmt":                   {"create", []core.Effect{core.EffectDDL}},
-	"IndexStmt":                    {"alter", []core.Effect{core.EffectDDL}},
-	"ViewStmt":                     {"create", []core.Effect{core.EffectDDL}},
-	"AlterTableStmt":               {"alter", []core.Effect{core.EffectDDL}},
-	"RenameStmt":                   {"alter", []core.Effect{core.EffectDDL}},
-	"RuleStmt":                     {"alter", []core.Effect{core.EffectDDL}},
-	"CreateTrigStmt":               {"alter", []core.Effect{core.EffectDDL}},
-	"AlterObjectSchemaStmt":        {"alter", []core.Effect{core.EffectDDL}},
-	"AlterObjectDependsStmt":       {"alter", []core.Effect{core.EffectDDL}},
-	"ReplicaIdentityStmt":          {"alter", []core.Effect{core.EffectDDL}},
-	"RefreshMatViewStmt":           {"write", []core.Effect{core.EffectDDL, core.EffectWrite}},
-	"CreateSeqStmt":                {"create", []core.Effect{core.EffectDDL}},
-	"AlterSeqStmt":                 {"alter", []core.Effect{core.EffectDDL}},
-	"CommentStmt":                  {"", []core.Effect{core.EffectDDL}},
-	"CreateSchemaStmt":             {"", []core.Effect{core.EffectDDL}},
-	"DefineStmt":                   {"", []core.Effect{core.EffectDDL}},
-	"CreateDomainStmt":             {"", []core.Effect{core.EffectDDL}},
-	"AlterDomainStmt":              {"", []core.Effect{core.EffectDDL}},
-	"CompositeTypeStmt":            {"", []core.Effect{core.EffectDDL}},
-	"CreateEnumStmt":               {"", []core.Effect{core.EffectDDL}},
-	"AlterEnumStmt":                {"", []core.Effect{core.EffectDDL}},
-	"CreateRangeStmt":              {"", []core.Effect{core.EffectDDL}},
-	"AlterTypeStmt":                {"", []core.Effect{core.EffectDDL}},
-	"AlterCollationStmt":           {"", []core.Effect{core.EffectDDL}},
-	"CreateFunctionStmt":           {"", []core.Effect{core.EffectDDL}},
-	"AlterFunctionStmt":            {"", []core.Effect{core.EffectDDL}},
-	"AlterOperatorStmt":            {"", []core.Effect{core.EffectDDL}},
-	"CreateOpClassStmt":            {"", []core.Effect{core.EffectDDL}},
-	"CreateOpFamilyStmt":           {"", []core.Effect{core.EffectDDL}},
-	"AlterOpFamilyStmt":            {"", []core.Effect{core.EffectDDL}},
-	"CreateCastStmt":               {"", []core.Effect{core.EffectDDL}},
-	"CreateConversionStmt":         {"", []core.Effect{core.EffectDDL}},
-	"CreateTransformStmt":          {"", []core.Effect{core.EffectDDL}},
-	"CreateAmStmt":                 {"", []core.Effect{core.EffectDDL, core.EffectAdmin}},
-	"CreateEventTrigStmt":          {"", []core.Effect{core.EffectDDL, core.EffectAdmin}},
-	"AlterEventTrigStmt":           {"", []core.Effect{core.EffectDDL, core.EffectAdmin}},
-	"CreateStatsStmt":              {"alter", []core.Effect{core.EffectDDL}},
-	"AlterStatsStmt":               {"", []core.Effect{core.EffectDDL}},
-	"AlterTSDictionaryStmt":        {"", []core.Effect{core.EffectDDL}},
-	"AlterTSConfigurationStmt":     {"", []core.Effect{core.EffectDDL}},
 }
 
 // statement walks one statement, which may stand inside another.
@@ -722,138 +591,7 @@ func (w *walker) columns() {
 	w.command.Resources[at].Columns = cols
 }
 
-// selective reports whether a WHERE clause depends on the row at all: WHERE true does not.
-func selective(v any) bool {
-	switch v := v.(type) {
-	case []any:
-		for _, x := range v {
-			if selective(x) {
-				return true
-			}
-		}
-	case node:
-		for key, x := range v {
-			if key == "ColumnRef" || key == "CurrentOfExpr" || selective(x) {
-				return true
-			}
-		}
-	}
-	return false
-}
-
-// shape writes a tree without its constants and places, so that statements that differ in literals only are alike.
-func shape(v any) string {
-	var b strings.Builder
-	writeShape(&b, v)
-	return b.String()
-}
-
-func writeShape(b *strings.Builder, v any) {
-	switch v := v.(type) {
-	case []any:
-		b.WriteByte('[')
-		for i, x := range v {
-			if i > 0 && isConst(x) && isConst(v[i-1]) { // IN (1, 2, 3) is IN (1)
-				continue
-			}
-			writeShape(b, x)
-			b.WriteByte(',')
-		}
-		b.WriteByte(']')
-	case node:
-		b.WriteByte('{')
-		for _, k := range sortedKeys(v) {
-			switch k {
-			case "location", "stmt_len", "stmt_location":
-				continue
-			case "A_Const":
-				b.WriteString("?")
-				continue
-			}
-			b.WriteString(k)
-			b.WriteByte(':')
-			writeShape(b, v[k])
-		}
-		b.WriteByte('}')
-	case string:
-		b.WriteString(v)
-	case float64:
-		b.WriteString(strconv.FormatFloat(v, 'g', -1, 64))
-	case bool:
-		b.WriteString(strconv.FormatBool(v))
-	}
-}
-
-func isConst(v any) bool {
-	_, ok := asNode(v)["A_Const"]
-	return ok
-}
-
-func fingerprint(shapes []string) string {
-	h := sha256.New()
-	for _, s := range shapes {
-		h.Write([]byte(s))
-		h.Write([]byte{0})
-	}
-	return hex.EncodeToString(h.Sum(nil)[:8])
-}
-
 // The shapes of libpg_query's JSON.
-
-func asNode(v any) node {
-	n, _ := v.(node)
-	return n
-}
-
-func inner(v any, typ string) node { return asNode(asNode(v)[typ]) }
-
-func list(v any) []any {
-	l, _ := v.([]any)
-	return l
-}
-
-func text(v any) string {
-	s, _ := v.(string)
-	return s
-}
-
-// names reads a list of String nodes.
-func names(v any) (out []string) {
-	for _, x := range list(v) {
-		out = append(out, text(inner(x, "String")["sval"]))
-	}
-	return out
-}
-
-// constant reads a literal.
-func constant(v any) (string, bool) {
-	n := asNode(v)
-	for key, x := range n {
-		f := asNode(x)
-		switch key {
-		case "A_Const":
-			for _, kind := range []string{"sval", "ival", "fval", "boolval", "bsval"} {
-				if c, ok := f[kind]; ok {
-					for _, y := range asNode(c) {
-						return fmt.Sprint(y), true
-					}
-					return map[string]string{"ival": "0", "boolval": "false"}[kind], true
-				}
-			}
-			return "", false
-		case "String":
-			return text(f["sval"]), true
-		case "Integer":
-			return fmt.Sprint(f["ival"]), true
-		case "Boolean":
-			b, _ := f["boolval"].(bool)
-			return strconv.FormatBool(b), true
-		case "TypeCast":
-			return constant(f["arg"])
-		}
-	}
-	return "", false
-}
 
 // parameter reports whether an argument is a parameter, which the client gives a value.
 func parameter(v any) bool {
@@ -863,23 +601,4 @@ func parameter(v any) bool {
 	}
 	_, ok := n["ParamRef"]
 	return ok
-}
-
-func without(f node, keys ...string) node {
-	out := make(node, len(f))
-	for k, v := range f {
-		if !slices.Contains(keys, k) {
-			out[k] = v
-		}
-	}
-	return out
-}
-
-func sortedKeys(n node) []string {
-	keys := make([]string, 0, len(n))
-	for k := range n {
-		keys = append(keys, k)
-	}
-	sort.Strings(keys)
-	return keys
 }
