@@ -3,6 +3,7 @@ package postgres
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"strings"
 
@@ -101,7 +102,7 @@ func (c *connection) deliver(ctx context.Context) (need int, err error) {
 		c.deadline.clear()
 	}
 	if err := c.client.write(a.out); err != nil {
-		return 0, err
+		return 0, fmt.Errorf("%w: %w", errGone, err)
 	}
 	if cap(a.out) > 2*largeBuffer {
 		a.out = nil

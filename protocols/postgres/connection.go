@@ -364,10 +364,17 @@ func (c *connection) fail(err error) {
 	case errors.Is(err, errIdle):
 		c.farewell(codeIdleTimeout, "terminating connection: idle for longer than limits.idle")
 		c.stop(core.EndKilled, err.Error(), nil)
+	case errors.Is(err, errGone) && hungUp(err): // seen by the side that was writing to it
+		c.stop(core.EndClosed, "the client hung up", nil)
+	case errors.Is(err, errUpstreamGone) && hungUp(err):
+		c.farewell(codeConnectionFailure, "the target closed the connection")
+		c.stop(core.EndClosed, "the upstream hung up", nil)
 	default:
 		c.stop(core.EndError, "connection lost", err)
 	}
 }
+
+var errUpstreamGone = errors.New("the upstream's connection failed")
 
 var errIdle = errors.New("idle for longer than limits.idle")
 

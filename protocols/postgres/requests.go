@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"os"
 	"strconv"
 	"strings"
@@ -114,7 +115,7 @@ func (c *connection) handle(ctx context.Context) (need int, err error) {
 	err = c.server.write(q.out)
 	c.cutting.RUnlock()
 	if err != nil {
-		return 0, err
+		return 0, fmt.Errorf("%w: %w", errUpstreamGone, err)
 	}
 	if cap(q.out) > largeBuffer {
 		q.out = nil
