@@ -67,7 +67,6 @@ type gateway struct {
 
 	process *process
 	tokens  []string // that must be found nowhere
-	leaky   bool     // the test plants a secret: no audit
 }
 
 // process is one run of weir serve.
@@ -289,6 +288,11 @@ func (g *gateway) log(text string) string {
 // audit is the end of every test: the gateway stops well, everything that it recorded can be verified and is sealed,
 // and no secret is in what it printed or kept.
 func (g *gateway) audit() {
+	defer func() {
+		if g.t.Failed() && g.process != nil {
+			g.t.Logf("the gateway's last words:\n%s", tail(g.process.out.String(), 30))
+		}
+	}()
 	if g.running() {
 		g.stop()
 	}
@@ -296,9 +300,6 @@ func (g *gateway) audit() {
 		if r := g.verify(); !r.OK || len(r.Open) > 0 {
 			g.t.Errorf("at the end of the test: %+v", r)
 		}
-	}
-	if g.leaky {
-		return
 	}
 	secrets := append([]string{g.password, password}, g.tokens...)
 	if g.process != nil {

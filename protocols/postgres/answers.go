@@ -19,6 +19,7 @@ type answerState struct {
 	rows    int           // where the open batch of rows starts in out; -1: none is open
 	swallow bool          // an answer was refused half-way: nothing more for the client until ReadyForQuery
 	cut     chan struct{} // closed when the cancel request for it has been answered
+	ended   bool          // the upstream has said why it ends the session
 	scratch []byte
 	changed bool   // DDL has run and is not committed, as far as is known
 	rewrite func() // rebuilds the present event in out after its texts have changed
@@ -53,7 +54,7 @@ func (c *connection) upstreamGone(err error) {
 		c.stop(core.EndClosed, "the client said goodbye", nil)
 		return
 	}
-	if !c.over.Load() {
+	if !c.over.Load() && !c.answer.ended {
 		c.farewell(codeConnectionFailure, "the target closed the connection")
 	}
 	if hungUp(err) {

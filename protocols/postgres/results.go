@@ -69,6 +69,7 @@ func (c *connection) errorResponse(ctx context.Context, frame, b []byte, head re
 	fields(b, func(t byte, v []byte) {
 		fatal = fatal || (t == 'V' || t == 'S') && (string(v) == "FATAL" || string(v) == "PANIC")
 	})
+	c.answer.ended = c.answer.ended || fatal
 	a := &c.answer
 	if head.refusal == nil && c.masks(ctx, head.exchange) {
 		frame, b = hide(frame, b, head)
