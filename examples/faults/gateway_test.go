@@ -135,7 +135,7 @@ func (g *gateway) yaml() string {
 	text := fmt.Sprintf(`data: %s
 listen: {admin: %q}
 policies:
-  - {name: guardrails, path: policies}
+  - {name: guardrails, path: policies, timeout: 5s} # the machine may be busy
 chain: %s
 targets:
   - name: orders
@@ -360,7 +360,7 @@ func (g *gateway) sessions(args ...string) []session {
 func (g *gateway) sealed(identity string) session {
 	g.t.Helper()
 	var last []session
-	eventually(g.t, 10*time.Second, "the session of "+identity+" is sealed", func() bool {
+	eventually(g.t, 30*time.Second, "the session of "+identity+" is sealed", func() bool {
 		last = g.sessions("--identity", identity)
 		return len(last) == 1 && last[0].End != ""
 	}, func() string { return fmt.Sprint(last) })

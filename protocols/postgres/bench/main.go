@@ -51,7 +51,7 @@ func run(ctx context.Context, weir string, rounds int, seconds float64, out, onl
 	for _, m := range []struct {
 		name string
 		do   func(context.Context, *strings.Builder) error
-	}{{"tps", b.tps}, {"bulk", b.bulk}, {"connect", b.connects}, {"idle", b.idle}} {
+	}{{"idle", b.idle}, {"tps", b.tps}, {"bulk", b.bulk}, {"connect", b.connects}} {
 		if !wants(m.name) {
 			continue
 		}
@@ -66,10 +66,16 @@ func run(ctx context.Context, weir string, rounds int, seconds float64, out, onl
 		}
 	}
 	fmt.Print(report.String())
-	if out != "" {
-		return os.WriteFile(out, []byte(header+report.String()), 0o644)
+	if out == "" {
+		return nil
 	}
-	return nil
+	notes := "" // what people wrote about the figures stays
+	if old, err := os.ReadFile(out); err == nil {
+		if i := strings.Index(string(old), "\n## Notes\n"); i >= 0 {
+			notes = string(old)[i:]
+		}
+	}
+	return os.WriteFile(out, []byte(header+report.String()+notes), 0o644)
 }
 
 const header = `# Benchmarks of the Postgres path
