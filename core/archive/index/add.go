@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strconv"
 	"strings"
 	"time"
 
@@ -31,7 +32,8 @@ type building struct {
 	blocks                                  uint64
 	head                                    [32]byte
 	chained, sealed                         bool
-	texts                                   map[string]int64 // new uses by text
+	texts                                   map[string]int64  // new uses by text
+	said                                    map[string]string // facts of a command, without parameters -> its text
 }
 
 // Add takes blocks that store holds. A block seen before changes nothing; where blocks in between are missing, or the
@@ -164,6 +166,10 @@ func (s *building) record(r *core.Record) {
 		s.commands++
 		s.text(r.Facts)
 	case core.KindRows:
+		if n, ok := plainRows(r.Facts); ok {
+			s.rows += n
+			return
+		}
 		var f struct {
 			Rows int64 `json:"rows"`
 		}
@@ -191,6 +197,13 @@ func (s *building) record(r *core.Record) {
 }
 
 func (s *building) text(facts []byte) {
+	// A prepared statement comes again and again with other parameters: it is decoded once. The separator cannot stand
+	// inside a JSON string, where its quotation marks would be escaped.
+	said, _, _ := bytes.Cut(facts, []byte(`,"params":[`))
+	if t, ok := s.said[string(said)]; ok {
+		s.texts[t]++
+		return
+	}
 	var f struct {
 		Command struct {
 			Action    string          `json:"action"`
@@ -216,7 +229,31 @@ func (s *building) text(facts []byte) {
 			b.WriteString(r.Name)
 		}
 	}
-	s.texts[b.String()]++
+	t = b.String()
+	s.texts[t]++
+	if len(s.said) < maxSaid {
+		if s.said == nil {
+			s.said = map[string]string{}
+		}
+		s.said[string(said)] = t
+	}
+}
+
+// maxSaid bounds the decoded commands that are remembered while one session's blocks are added.
+const maxSaid = 1024
+
+// plainRows reads the facts of rows that nobody decided about, as the gateway writes them.
+func plainRows(facts []byte) (n int64, ok bool) {
+	digits, ok := bytes.CutPrefix(facts, []byte(`{"rows":`))
+	if !ok {
+		return 0, false
+	}
+	digits, ok = bytes.CutSuffix(digits, []byte(`}`))
+	if !ok {
+		return 0, false
+	}
+	n, err := strconv.ParseInt(string(digits), 10, 64)
+	return n, err == nil
 }
 
 // save writes what has been read, all at once.
