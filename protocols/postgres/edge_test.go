@@ -510,6 +510,9 @@ func TestLimits(t *testing.T) {
 func TestDrain(t *testing.T) {
 	g := startGate(t)
 	idle, busy := g.connect(pgx.QueryExecModeExec), g.connect(pgx.QueryExecModeExec)
+	if err := busy.Ping(t.Context()); err != nil { // the first statement waits for the grammar
+		t.Fatal(err)
+	}
 	done := make(chan error, 1)
 	go func() {
 		_, err := busy.Exec(context.Background(), "select pg_sleep(0.6)")
