@@ -473,3 +473,34 @@ func TestConcurrentSessions(t *testing.T) {
 		t.Fatalf("%+v", r)
 	}
 }
+
+// TestIndexTakesBlocksInAnyOrder: after a crash a stream delivers blocks again, and not always in their order.
+func TestIndexTakesBlocksInAnyOrder(t *testing.T) {
+	for _, order := range [][]int{{0, 1, 2, 3}, {0, 2, 1, 3}, {0, 2, 3, 1}, {3, 2, 1, 0}, {1, 0, 3, 2}, {0, 3, 3, 1, 1, 2}} {
+		dir := t.TempDir()
+		s, err := file.Open(filepath.Join(dir, "archive"), file.Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		x, err := index.Open(filepath.Join(dir, "index.db"), false)
+		if err != nil {
+			t.Fatal(err)
+		}
+		id := core.NewID(time.Now())
+		blocks := storetest.Session(id, 4, 1)
+		for _, i := range order {
+			if err := s.Put(t.Context(), blocks[i:i+1]); err != nil {
+				t.Fatal(err)
+			}
+			if err := x.Add(t.Context(), s, blocks[i:i+1]); err != nil {
+				t.Fatal(err)
+			}
+		}
+		got, err := x.Session(t.Context(), id)
+		if err != nil || got.End != "closed" || !got.Verified {
+			t.Errorf("%v: %+v, %v", order, got, err)
+		}
+		_ = x.Close()
+		_ = s.Close()
+	}
+}

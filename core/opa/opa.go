@@ -34,7 +34,7 @@ type Config struct {
 	// Packages are the packages to ask; each must be there. Empty: weir.access and weir.guardrails, of which one
 	// must be there. A package whose name ends with "access" is asked at Open, the others at Command and Columns.
 	Packages []string
-	// Timeout bounds one evaluation; reaching it is an error, which denies. Default 100 ms.
+	// Timeout bounds one evaluation; reaching it is an error, which denies. Default 500 ms.
 	Timeout time.Duration
 	// CacheEntries bounds the verdicts that are kept. Default 8192; negative: none is kept.
 	CacheEntries int
@@ -45,7 +45,7 @@ type Config struct {
 var DefaultPackages = []string{"weir.access", "weir.guardrails"}
 
 const (
-	defaultTimeout = 100 * time.Millisecond
+	defaultTimeout = 500 * time.Millisecond // of wall time: a busy machine is no reason to deny
 	defaultEntries = 8192
 	keptCommands   = 4096
 )

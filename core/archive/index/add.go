@@ -32,6 +32,7 @@ type building struct {
 	blocks                                  uint64
 	head                                    [32]byte
 	chained, sealed                         bool
+	gap                                     bool              // the store has blocks that come after one it has not
 	texts                                   map[string]int64  // new uses by text
 	said                                    map[string]string // facts of a command, without parameters -> its text
 }
@@ -71,7 +72,7 @@ func (x *Index) Add(ctx context.Context, store core.Store, blocks []core.Block) 
 		if b.Header.Number < s.blocks {
 			continue
 		}
-		if b.Header.Number > s.blocks {
+		if b.Header.Number > s.blocks || s.gap {
 			anew[id] = true
 			continue
 		}
@@ -81,8 +82,10 @@ func (x *Index) Add(ctx context.Context, store core.Store, blocks []core.Block) 
 	for id := range anew {
 		s := newBuilding()
 		err := store.Blocks(ctx, id, func(b core.Block) error {
-			if b.Header.Number == s.blocks { // a gap ends it: what follows comes when the gap is filled
+			if b.Header.Number == s.blocks {
 				s.add(&b)
+			} else { // what follows is taken in when the gap is filled
+				s.gap = true
 			}
 			return nil
 		})
