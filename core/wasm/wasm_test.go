@@ -211,8 +211,9 @@ func TestRows(t *testing.T) {
 
 // TestBatchSizes: what does not fit into one frame goes in several, and the answers into the right cells.
 func TestBatchSizes(t *testing.T) {
-	p := guest(t, "upper")
-	long := guest(t, "long")
+	patient := Limits{Command: 10 * time.Second, Rows: 10 * time.Second} // a busy machine or the race detector must not decide
+	p := load(t, Config{Module: guestModule, Config: map[string]any{"mode": "upper"}, Limits: patient})
+	long := load(t, Config{Module: guestModule, Config: map[string]any{"mode": "long"}, Limits: patient})
 	for _, n := range []int{1, 2, 500, 5000, 9000} {
 		for _, size := range []int{0, 1, 40, 3000} {
 			if n*size > 10<<20 {
