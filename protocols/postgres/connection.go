@@ -206,15 +206,28 @@ func (c *connection) read(ctx context.Context, text string) *sql.Script {
 // quiet reports whether the session is between transactions, with nothing owed.
 func (c *connection) quiet() bool { return c.queue.empty() && !c.session.InTransaction() }
 
-// stop notes why the session ends, once, and makes both pumps return.
-func (c *connection) stop(end core.End, reason string, err error) {
+// claim notes why the session ends; the first to say so is right. Whoever tells the client claims before: a client that
+// has been told may hang up at once.
+func (c *connection) claim(end core.End, reason string, err error) {
 	c.ending.Do(func() {
 		c.end, c.reason, c.endError = end, reason, err
 		c.over.Store(true)
-		past := time.Unix(1, 0)
-		_ = c.client.conn.SetReadDeadline(past)
-		_ = c.server.conn.SetDeadline(past)
 	})
+}
+
+// stop ends the session, for the reason given unless it has one, and makes both pumps return.
+func (c *connection) stop(end core.End, reason string, err error) {
+	c.claim(end, reason, err)
+	past := time.Unix(1, 0)
+	_ = c.client.conn.SetReadDeadline(past)
+	_ = c.server.conn.SetDeadline(past)
+}
+
+// dismiss tells the client why its session ends, and ends it.
+func (c *connection) dismiss(code, text string, end core.End, reason string, err error) {
+	c.claim(end, reason, err)
+	c.farewell(code, text)
+	c.stop(end, reason, err)
 }
 
 // run carries the session until it ends.
@@ -229,8 +242,7 @@ func (c *connection) run(ctx context.Context) (end core.End, reason string, err 
 			case <-c.deadline.passed():
 				c.overdue()
 			case <-ctx.Done():
-				c.farewell(codeAdminShutdown, "terminating connection: "+context.Cause(ctx).Error())
-				c.stop(core.EndKilled, context.Cause(ctx).Error(), nil)
+				c.dismiss(codeAdminShutdown, "terminating connection: "+context.Cause(ctx).Error(), core.EndKilled, context.Cause(ctx).Error(), nil)
 				_ = c.client.conn.SetDeadline(time.Unix(1, 0))
 				return
 			case <-draining:
@@ -310,8 +322,7 @@ func (c *connection) overdue() {
 	d.timer.Reset(10 * time.Second)
 	d.mu.Unlock()
 	if asked {
-		c.farewell(codeQueryCanceled, "terminating connection: a command takes longer than limits.statement_timeout and does not stop")
-		c.stop(core.EndKilled, "a command took longer than limits.statement_timeout", nil)
+		c.dismiss(codeQueryCanceled, "terminating connection: a command takes longer than limits.statement_timeout and does not stop", core.EndKilled, "a command took longer than limits.statement_timeout", nil)
 		return
 	}
 	go c.cut()
@@ -324,8 +335,7 @@ func (e *panicError) Error() string { return "postgres: a session's pump panicke
 
 // drained ends a session at a quiet moment, as the gateway stops.
 func (c *connection) drained() {
-	c.farewell(codeAdminShutdown, "terminating connection: the gateway is stopping")
-	c.stop(core.EndKilled, "the gateway is stopping", nil)
+	c.dismiss(codeAdminShutdown, "terminating connection: the gateway is stopping", core.EndKilled, "the gateway is stopping", nil)
 }
 
 // farewell sends the client a last message, unless one has been sent. It does not wait for a client that reads nothing.
@@ -353,22 +363,17 @@ func (c *connection) fail(err error) {
 	var denial *core.Denial
 	switch {
 	case errors.As(err, &frame):
-		c.farewell(frame.code, frame.text)
-		c.stop(core.EndError, frame.text, err)
+		c.dismiss(frame.code, frame.text, core.EndError, frame.text, err)
 	case errors.As(err, &denial):
-		c.farewell(codeInsufficientPrivilege, denial.Error())
-		c.stop(core.EndError, denial.Error(), nil)
+		c.dismiss(codeInsufficientPrivilege, denial.Error(), core.EndError, denial.Error(), nil)
 	case errors.Is(err, core.ErrJournalLost):
-		c.farewell(codeIOError, "terminating connection: nothing can be recorded now, so nothing may pass")
-		c.stop(core.EndJournalLost, err.Error(), err)
+		c.dismiss(codeIOError, "terminating connection: nothing can be recorded now, so nothing may pass", core.EndJournalLost, err.Error(), err)
 	case errors.Is(err, errIdle):
-		c.farewell(codeIdleTimeout, "terminating connection: idle for longer than limits.idle")
-		c.stop(core.EndKilled, err.Error(), nil)
+		c.dismiss(codeIdleTimeout, "terminating connection: idle for longer than limits.idle", core.EndKilled, err.Error(), nil)
 	case errors.Is(err, errGone) && hungUp(err): // seen by the side that was writing to it
 		c.stop(core.EndClosed, "the client hung up", nil)
 	case errors.Is(err, errUpstreamGone) && hungUp(err):
-		c.farewell(codeConnectionFailure, "the target closed the connection")
-		c.stop(core.EndClosed, "the upstream hung up", nil)
+		c.dismiss(codeConnectionFailure, "the target closed the connection", core.EndClosed, "the upstream hung up", nil)
 	default:
 		c.stop(core.EndError, "connection lost", err)
 	}
