@@ -79,7 +79,7 @@ func (s *Session) Check(ctx context.Context, e *Event) Verdict {
 		if v.Deny == nil {
 			s.denied.Add(1)
 		}
-		v.Deny = &Denial{Step: "weir", Rule: "journal-lost", Reason: "nothing can be recorded now, so nothing may pass", Hint: "try again later"}
+		v.Deny = &Denial{Step: "weir", Rule: ruleJournalLost, Reason: "nothing can be recorded now, so nothing may pass", Hint: "try again later"}
 	}
 	return v
 }

@@ -36,6 +36,11 @@ func (d *Denial) Error() string {
 	return s
 }
 
+// Is lets errors.Is find ErrJournalLost behind the refusal of what cannot be recorded.
+func (d *Denial) Is(target error) bool { return target == ErrJournalLost && d.Rule == ruleJournalLost }
+
+const ruleJournalLost = "journal-lost"
+
 // Hold asks for an approval.
 type Hold struct {
 	Rule      string   `json:"rule"`

@@ -364,10 +364,10 @@ func (c *connection) fail(err error) {
 	switch {
 	case errors.As(err, &frame):
 		c.dismiss(frame.code, frame.text, core.EndError, frame.text, err)
-	case errors.As(err, &denial):
-		c.dismiss(codeInsufficientPrivilege, denial.Error(), core.EndError, denial.Error(), nil)
 	case errors.Is(err, core.ErrJournalLost):
 		c.dismiss(codeIOError, "terminating connection: nothing can be recorded now, so nothing may pass", core.EndJournalLost, err.Error(), err)
+	case errors.As(err, &denial):
+		c.dismiss(codeInsufficientPrivilege, denial.Error(), core.EndError, denial.Error(), nil)
 	case errors.Is(err, errIdle):
 		c.dismiss(codeIdleTimeout, "terminating connection: idle for longer than limits.idle", core.EndKilled, err.Error(), nil)
 	case errors.Is(err, errGone) && hungUp(err): // seen by the side that was writing to it

@@ -548,6 +548,36 @@ func TestJournalLost(t *testing.T) {
 	}
 }
 
+// TestSyncNeedsARecord: when nothing can be recorded, not even a Sync goes on; with a journal it does.
+func TestSyncNeedsARecord(t *testing.T) {
+	for _, lost := range []bool{false, true} {
+		g := startGate(t)
+		r := g.dial()
+		r.signIn()
+		g.journal.mu.Lock()
+		g.journal.lost = lost
+		g.journal.mu.Unlock()
+		r.send(message('S', ""))
+		if !lost {
+			r.until('Z')
+			continue
+		}
+		if got := r.rest(); strings.Contains(got, "Z\x00\x00\x00\x05") {
+			t.Fatalf("it was answered: %q", got)
+		}
+		for range 100 {
+			g.journal.mu.Lock()
+			ends := fmt.Sprint(g.journal.ends)
+			g.journal.mu.Unlock()
+			if ends == "[journal-lost]" {
+				return
+			}
+			time.Sleep(10 * time.Millisecond)
+		}
+		t.Fatal("the session did not end as journal-lost")
+	}
+}
+
 func TestUnreachable(t *testing.T) {
 	for name, c := range map[string]struct {
 		with option

@@ -107,7 +107,9 @@ func (c *connection) handle(ctx context.Context) (need int, err error) {
 			return 0, err
 		}
 	}
-	c.keepRest(ctx, core.FromClient)
+	if d := c.keepRest(ctx); d != nil { // nothing that is not recorded goes on, not even a Sync
+		return 0, d
+	}
 	if err := c.session.Settle(ctx, q.settle); err != nil {
 		return 0, err
 	}
@@ -127,13 +129,16 @@ func (c *connection) handle(ctx context.Context) (need int, err error) {
 }
 
 // keepRest records the messages that belong to no event, such as a lone Sync.
-func (c *connection) keepRest(ctx context.Context, d core.Direction) {
+func (c *connection) keepRest(ctx context.Context) *core.Denial {
 	q, l := &c.request, &c.client
 	if q.kept >= l.r || !c.wantsAnswer {
-		return
+		return nil
 	}
-	c.tell(ctx, &core.Event{Kind: core.KindNotice, Direction: d, Result: &core.Result{Status: "sync"}, Wire: l.in[q.kept:l.r]})
+	v := c.tell(ctx, &core.Event{
+		Kind: core.KindNotice, Direction: core.FromClient, Result: &core.Result{Status: "sync"}, Wire: l.in[q.kept:l.r],
+	})
 	q.kept = l.r
+	return v.Deny
 }
 
 // tell checks an event of the client's side.

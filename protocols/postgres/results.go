@@ -3,6 +3,7 @@ package postgres
 import (
 	"bytes"
 	"context"
+	"errors"
 	"strconv"
 	"strings"
 
@@ -42,7 +43,7 @@ func (c *connection) refusal(ctx context.Context, x *core.Exchange, d *core.Deni
 	})
 	a.settle = max(a.settle, v.Mark)
 	a.kept = len(a.out)
-	if v.Deny != nil && v.Deny.Rule == "journal-lost" {
+	if v.Deny != nil && errors.Is(v.Deny, core.ErrJournalLost) {
 		return core.ErrJournalLost
 	}
 	return nil
@@ -175,7 +176,7 @@ func (c *connection) beside(ctx context.Context, typ byte, frame, b []byte) erro
 		return nil
 	}
 	if d := c.say(ctx, e, len(a.out)); d != nil {
-		if d.Rule == "journal-lost" {
+		if errors.Is(d, core.ErrJournalLost) {
 			return core.ErrJournalLost
 		}
 		a.out = a.out[:len(a.out)-len(frame)]

@@ -65,10 +65,7 @@ func run(ctx context.Context, weir, work, out, only string) (bad int, err error)
 	if s.dir, err = os.MkdirTemp("", "weir-conformance-"); err != nil {
 		return 0, err
 	}
-	if os.Getenv("KEEP") == "" {
-		defer os.RemoveAll(s.dir)
-	}
-	fmt.Fprintln(os.Stderr, s.dir)
+	defer os.RemoveAll(s.dir)
 	if err := os.Chmod(s.dir, 0o755); err != nil {
 		return 0, err
 	}
