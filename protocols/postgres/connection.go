@@ -338,13 +338,17 @@ func (c *connection) drained() {
 	c.dismiss(codeAdminShutdown, "terminating connection: the gateway is stopping", core.EndKilled, "the gateway is stopping", nil)
 }
 
+// farewellTime bounds how long a farewell waits for its record: less than the gateway gives a session whose context has
+// ended, and enough for a disk that is busy.
+const farewellTime = 3 * time.Second
+
 // farewell sends the client a last message, unless one has been sent. It does not wait for a client that reads nothing.
 func (c *connection) farewell(code, text string) {
 	if !c.leaving.CompareAndSwap(false, true) {
 		return
 	}
 	out := appendError(nil, "FATAL", code, text, "", "")
-	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), farewellTime)
 	defer cancel()
 	v := c.session.Check(ctx, &core.Event{
 		Kind: core.KindNotice, Direction: core.FromGateway, Wire: out,
