@@ -50,6 +50,10 @@ test: plugins ## every test; installs PostgreSQL from the distribution when ther
 race: plugins ## the tests of what runs concurrently, with the race detector
 	CGO_ENABLED=1 go test -race -short -timeout 20m ./core/... ./protocols/...
 
+.PHONY: mixes
+mixes: ## 10,000 random pipelines of good and refused statements, and 10,000 races with changes of the schema (MIXES, RACES)
+	go test -count 1 -timeout 60m -v -run '^(TestPipelineMixes|TestAttackRaces)$$' ./protocols/postgres -mixes $(or $(MIXES),10000) -races $(or $(RACES),10000)
+
 .PHONY: check
 check: format vet lint vulnerabilities test race ## all that a change has to pass
 
@@ -90,3 +94,17 @@ bench: bin/weir ## what Weir costs beside a direct connection, pgbouncer and hap
 conformance-postgres: bin/weir ## PostgreSQL's own regression suite, direct and through Weir; writes CONFORMANCE.md
 	go build -o bin/conformance ./protocols/postgres/conformance
 	bin/conformance -weir bin/weir -o protocols/postgres/CONFORMANCE.md
+
+.PHONY: oracle-postgres
+oracle-postgres: ## what PostgreSQL says that each statement of its suite does, against Weir's facts; writes ORACLE.md
+	@mkdir -p bin
+	go build -o bin/oracle ./protocols/postgres/oracle
+	bin/oracle -o protocols/postgres/ORACLE.md
+
+.PHONY: soak-postgres
+soak-postgres: plugins ## a result of 10 GB through Weir: its memory must stay flat (RESULT=MB)
+	go test -count=1 -v -timeout 60m -run '^TestSlowReader$$' ./protocols/postgres/limits -args -result $(or $(RESULT),10000)
+
+.PHONY: idle-postgres
+idle-postgres: plugins ## KiB of memory for each of 5,000 idle sessions (SESSIONS=n)
+	go test -count=1 -v -timeout 60m -run '^TestIdleSessions$$' ./protocols/postgres/limits -args -sessions $(or $(SESSIONS),5000)

@@ -1,6 +1,9 @@
 package core
 
-import "strings"
+import (
+	"slices"
+	"strings"
+)
 
 // Class is what a column's type means to a step: whether its text can be scanned, and what a masked value has to
 // look like so that a driver can still read it.
@@ -90,6 +93,9 @@ func (c *Column) Scannable() bool {
 
 // WantsColumn reports whether the subscription asks to see the cells of c.
 func (s *Subscription) WantsColumn(c *Column) bool {
+	if len(s.Only) > 0 && !slices.ContainsFunc(s.Only, c.Matches) {
+		return false
+	}
 	for _, p := range s.Columns {
 		if p == "*" {
 			return true
@@ -153,4 +159,50 @@ func glob(pattern, s string) bool {
 		i++
 	}
 	return i == len(pattern)
+}
+
+// Matches reports whether a pattern, such as a mask's column, means this column: "*", the column's own name, or table.column and
+// schema.table.column of where its values come from. Letter case does not matter: to hide too much is the safe
+// mistake.
+func (c *Column) Matches(pattern string) bool {
+	if pattern == "*" || strings.EqualFold(pattern, c.Name) {
+		return true
+	}
+	if c.Origin != nil && comesFrom(pattern, c.Origin) {
+		return true
+	}
+	for i := range c.Lineage {
+		if comesFrom(pattern, &c.Lineage[i]) {
+			return true
+		}
+	}
+	return false
+}
+
+// comesFrom reports whether pattern names o: the column, with as much of its table before it as pattern says.
+func comesFrom(pattern string, o *Origin) bool {
+	if strings.EqualFold(pattern, o.Column) || o.Table == "*" {
+		return true
+	}
+	if o.Column == "*" { // any column of the table
+		i := strings.LastIndexByte(pattern, '.')
+		return i < 0 || comesFrom(pattern[:i]+".*x", &Origin{Table: o.Table, Column: "*x"})
+	}
+	n := len(pattern) - len(o.Column)
+	if n < 2 || pattern[n-1] != '.' || !strings.EqualFold(pattern[n:], o.Column) {
+		return false
+	}
+	table := pattern[:n-1]
+	if strings.EqualFold(table, o.Table) {
+		return true
+	}
+	// "table" and "schema.table" also name "database.schema.table", and where the target told less than the mask
+	// says, what it told decides.
+	return endsWith(o.Table, table) || endsWith(table, o.Table)
+}
+
+// endsWith reports whether part is the last of the dotted parts of name.
+func endsWith(name, part string) bool {
+	rest := len(name) - len(part)
+	return part != "" && rest > 1 && name[rest-1] == '.' && strings.EqualFold(name[rest:], part)
 }

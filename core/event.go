@@ -96,7 +96,13 @@ type Resource struct {
 	Kind    string   `json:"kind"`              // "table", "function", "path", "key" …
 	Name    string   `json:"name"`              // qualified and resolved where the protocol can
 	Use     []string `json:"use"`               // how: "read", "write", "create", "call" …
-	Columns []string `json:"columns,omitempty"` // the columns named, where known
+	Columns []string `json:"columns,omitempty"` // the columns used, where known; "*": all, or it cannot be told
+	// Indirect are those that decide about the answer without being in it: conditions, joins, groups, order. Copied are
+	// those whose values are written somewhere else, and Transformed those that the answer has inside an expression. "*"
+	// is any column of the resource, and "*.*" any column of any.
+	Indirect    []string `json:"indirect,omitempty"`
+	Copied      []string `json:"copied,omitempty"`
+	Transformed []string `json:"transformed,omitempty"`
 }
 
 // Command is what a client wants done, in words a policy author understands without knowing the protocol.

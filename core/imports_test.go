@@ -26,7 +26,7 @@ const module = "github.com/weir-gateway/weir/"
 var arrows = map[string][]string{
 	"core":               {},
 	"core/gateway":       {"core"},
-	"core/relay":         {"core"},
+	"core/reactor":       {},
 	"core/mask":          {"core"},
 	"core/chain":         {"core", "core/mask"},
 	"core/wasm":          {"core"},
@@ -42,7 +42,7 @@ var arrows = map[string][]string{
 	"core/replay":        {"core", "core/ledger"},
 	"core/console":       {"core"},
 	"core/cli":           {"core/*", "core", "plugins", "policies"},
-	"protocols":          {"core", "."},
+	"protocols":          {"core", "core/reactor", "."},
 	"plugins":            {"sdk/go", "."},
 	"policies":           {},
 	"sdk":                {"."},

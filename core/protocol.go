@@ -63,6 +63,12 @@ type Gate interface {
 	Open(ctx context.Context, h Hello) (*Session, error)
 }
 
+// Mover is a Gate that wants to know when a Handler goes on with another value for the client's connection: it closes
+// the connection of a Handler that does not heed its context.
+type Mover interface {
+	Moved(to net.Conn)
+}
+
 // Hello is what a client said of itself before its session is open.
 type Hello struct {
 	Target *Target

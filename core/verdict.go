@@ -141,6 +141,9 @@ type Subscription struct {
 	// Columns are the columns whose cells the plugin wants to see in Rows events: glob patterns over the column's
 	// name, or "type:text" for a class of types. None: no cells; "*": all.
 	Columns []string
+	// Only narrows Columns to what an operator leaves the plugin: patterns as those of a mask (Column.Matches), so that
+	// an alias hides nothing from it. None: all that Columns name.
+	Only []string
 }
 
 // Closer is a Plugin that keeps something for each session. Forget is called once, when the session is over.

@@ -2,7 +2,6 @@ package chain
 
 import (
 	"slices"
-	"strings"
 
 	"github.com/weir-gateway/weir/core"
 	"github.com/weir-gateway/weir/core/mask"
@@ -82,7 +81,7 @@ func (c *Chain) bind(e *core.Event, v *core.Verdict) {
 		for i := range masks {
 			m := &masks[i]
 			for j := range e.Columns {
-				if !Matches(m.Column, &e.Columns[j]) || doubled(plan.Masks, j, m) {
+				if !e.Columns[j].Matches(m.Column) || doubled(plan.Masks, j, m) {
 					continue
 				}
 				f, err := mask.Compile(*m, e.Columns[j], c.opts...)
@@ -109,52 +108,6 @@ func (c *Chain) bind(e *core.Event, v *core.Verdict) {
 
 func doubled(masks []core.ColumnMask, column int, m *core.Mask) bool {
 	return slices.ContainsFunc(masks, func(o core.ColumnMask) bool { return o.Column == column && same(&o.Mask, m) })
-}
-
-// Matches reports whether a mask's column means this column: "*", the column's own name, or table.column and
-// schema.table.column of where its values come from. Letter case does not matter: to hide too much is the safe
-// mistake.
-func Matches(pattern string, c *core.Column) bool {
-	if pattern == "*" || strings.EqualFold(pattern, c.Name) {
-		return true
-	}
-	if c.Origin != nil && comesFrom(pattern, c.Origin) {
-		return true
-	}
-	for i := range c.Lineage {
-		if comesFrom(pattern, &c.Lineage[i]) {
-			return true
-		}
-	}
-	return false
-}
-
-// comesFrom reports whether pattern names o: the column, with as much of its table before it as pattern says.
-func comesFrom(pattern string, o *core.Origin) bool {
-	if strings.EqualFold(pattern, o.Column) || o.Table == "*" {
-		return true
-	}
-	if o.Column == "*" { // any column of the table
-		i := strings.LastIndexByte(pattern, '.')
-		return i < 0 || comesFrom(pattern[:i]+".*x", &core.Origin{Table: o.Table, Column: "*x"})
-	}
-	n := len(pattern) - len(o.Column)
-	if n < 2 || pattern[n-1] != '.' || !strings.EqualFold(pattern[n:], o.Column) {
-		return false
-	}
-	table := pattern[:n-1]
-	if strings.EqualFold(table, o.Table) {
-		return true
-	}
-	// "table" and "schema.table" also name "database.schema.table", and where the target told less than the mask
-	// says, what it told decides.
-	return endsWith(o.Table, table) || endsWith(table, o.Table)
-}
-
-// endsWith reports whether part is the last of the dotted parts of name.
-func endsWith(name, part string) bool {
-	rest := len(name) - len(part)
-	return part != "" && rest > 1 && name[rest-1] == '.' && strings.EqualFold(name[rest:], part)
 }
 
 // rowsWanted reports whether some step wants rows of this protocol.

@@ -222,7 +222,7 @@ func TestMatches(t *testing.T) {
 	} {
 		var got []string
 		for i := range columns {
-			if Matches(c.pattern, &columns[i]) {
+			if columns[i].Matches(c.pattern) {
 				got = append(got, columns[i].Name)
 			}
 		}

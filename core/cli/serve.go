@@ -28,7 +28,8 @@ func (a *app) serve() *cobra.Command {
 		Use:   "serve",
 		Short: "Run the gateway",
 		Long: "Run the gateway. It prints one line a listener and then \"weir: ready\" on stderr. SIGTERM and SIGINT let open\n" +
-			"sessions finish within their limits.drain; a second one ends at once. SIGHUP reloads the configuration for new sessions.",
+			"sessions finish within their limits.drain; a second one ends at once. SIGHUP reloads the configuration: its\n" +
+			"policies and plugins hold for open sessions too, everything else is for new ones.",
 		Example: "  weir serve\n  weir serve -c /etc/weir/weir.yaml --log-format json",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {

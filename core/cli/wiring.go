@@ -153,7 +153,7 @@ func (l *loader) plugins(ctx context.Context) {
 		}
 		const page = 64 << 10
 		guest, err := l.host.Load(ctx, wasm.Config{
-			Name: p.Name, Module: module, Config: settings, OnError: p.OnError, AllowUnmasked: p.AllowUnmasked,
+			Name: p.Name, Module: module, Config: settings, OnError: p.OnError, AllowUnmasked: p.AllowUnmasked, Columns: p.Columns,
 			Limits: wasm.Limits{
 				MemoryPages: uint32(min((p.Limits.Memory+page-1)/page, 1<<16)), Command: p.Limits.Command, Rows: p.Limits.Rows, Start: p.Limits.Start,
 				Instances: p.Limits.Instances, Value: p.Limits.Value,

@@ -116,8 +116,10 @@ type Plugin struct {
 	Config  map[string]any `yaml:"config"` // the guest's own
 	OnError string         `yaml:"on_error"`
 	// AllowUnmasked lets on_error be pass for a guest that changes values: when it fails, they pass unchanged.
-	AllowUnmasked bool         `yaml:"allow_unmasked"`
-	Limits        PluginLimits `yaml:"limits"`
+	AllowUnmasked bool `yaml:"allow_unmasked"`
+	// Columns are the only ones that it may see: named like a mask's column. None: all that it subscribes to.
+	Columns []string     `yaml:"columns"`
+	Limits  PluginLimits `yaml:"limits"`
 }
 
 // PluginLimits bound one guest. Zero values take the host's defaults.

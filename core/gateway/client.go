@@ -29,12 +29,33 @@ type client struct {
 	signIn *time.Timer
 
 	mu       sync.Mutex
+	moved    net.Conn // what the client's connection has become; nil: it is conn
 	signedIn bool
 	last     *core.Session // the one opened last
-	sessions map[*core.Session]struct{}
+	sessions map[*core.Session]*following
 }
 
-var _ core.Gate = (*client)(nil)
+var (
+	_ core.Gate  = (*client)(nil)
+	_ core.Mover = (*client)(nil)
+)
+
+// Moved implements core.Mover.
+func (c *client) Moved(to net.Conn) {
+	c.mu.Lock()
+	c.moved = to
+	c.mu.Unlock()
+}
+
+func (c *client) close() {
+	c.mu.Lock()
+	moved := c.moved
+	c.mu.Unlock()
+	if moved != nil {
+		_ = moved.Close()
+	}
+	_ = c.conn.Close()
+}
 
 // carry serves the client until it is gone.
 func (c *client) carry() {
@@ -49,7 +70,7 @@ func (c *client) carry() {
 	c.signIn = time.AfterFunc(c.served.signIn, func() { cancel(ErrSignInTime) })
 	// A protocol that does not heed its context loses its connection a little later.
 	stop := context.AfterFunc(ctx, func() {
-		t := time.AfterFunc(killGrace, func() { _ = c.conn.Close() })
+		t := time.AfterFunc(killGrace, c.close)
 		g.live.onGone(c, func() { t.Stop() })
 	})
 	defer func() {
@@ -60,7 +81,7 @@ func (c *client) carry() {
 		}
 		c.signIn.Stop()
 		stop()
-		_ = c.conn.Close()
+		c.close()
 		c.closeSessions(panicked != nil)
 		if errors.Is(context.Cause(ctx), ErrSignInTime) && !c.hasSignedIn() {
 			g.metrics.refused.WithLabelValues("sign-in-time").Inc()
@@ -193,7 +214,8 @@ func (c *client) Open(ctx context.Context, h core.Hello) (*core.Session, error) 
 // open begins the session, and asks the chain whether it may go on.
 func (c *client) open(ctx context.Context, h core.Hello, id core.Identity, target *Target, release func()) (*core.Session, error) {
 	g := c.g
-	s, err := c.session(h, id, expiring(target.Chain, id.Expires), func(s *core.Session, end core.End) {
+	f := g.follow(c.served, target)
+	s, err := c.session(h, id, expiring(f, id.Expires), func(s *core.Session, end core.End) {
 		release()
 		c.mu.Lock()
 		delete(c.sessions, s)
@@ -203,6 +225,7 @@ func (c *client) open(ctx context.Context, h core.Hello, id core.Identity, targe
 	})
 	if err != nil {
 		release()
+		f.drop()
 		return nil, c.lost(err)
 	}
 	v := s.Check(ctx, &core.Event{Kind: core.KindOpen, Direction: core.FromClient})
@@ -227,13 +250,14 @@ func (c *client) open(ctx context.Context, h core.Hello, id core.Identity, targe
 	}
 	c.mu.Lock()
 	if c.sessions == nil {
-		c.sessions = map[*core.Session]struct{}{}
+		c.sessions = map[*core.Session]*following{}
 	}
-	c.sessions[s] = struct{}{}
+	c.sessions[s] = f
 	first := !c.signedIn
 	c.signedIn, c.last = true, s
 	c.mu.Unlock()
 	c.signIn.Stop()
+	c.follow() // a reload since the opening was judged has not found this session
 	g.live.opened(c, s, first)
 	g.metrics.signIn.Observe(time.Since(c.accepted).Seconds())
 	g.Log.Debug("gateway: session open", "session", s.ID, "identity", id.Subject, "target", target.Name, "client", h.Client)

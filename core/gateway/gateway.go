@@ -114,10 +114,11 @@ func New(c Config, s Settings) (*Gateway, error) {
 
 // Errors that end a client's context; context.Cause tells them.
 var (
-	// ErrStopping is the cause when the gateway stops and the session's time to drain is over.
+	// ErrStopping is the cause when the gateway stops; it is wrapped when the session's time to drain is over.
 	ErrStopping = errors.New("the gateway is stopping")
+	errDrained  = fmt.Errorf("%w, and the time of limits.drain is over", ErrStopping)
 	// ErrSignInTime is the cause when a client did not sign in within its time.
-	ErrSignInTime = errors.New("the client did not sign in in time")
+	ErrSignInTime = errors.New("the client did not sign in within limits.sign_in")
 	errGone       = errors.New("the client is gone")
 )
 
@@ -206,8 +207,8 @@ func (g *Gateway) AdminAddr() net.Addr {
 	return g.admin.Addr()
 }
 
-// Reload changes to s for new clients; sessions that are open keep what they have. When it fails nothing has changed,
-// and s was not used (its Release is not called).
+// Reload changes to s. The rules hold for open sessions from their next event on; everything else of s is for new
+// clients. When it fails nothing has changed, and s was not used (its Release is not called).
 func (g *Gateway) Reload(s Settings) error {
 	g.reload.Lock()
 	defer g.reload.Unlock()
@@ -233,6 +234,7 @@ func (g *Gateway) Reload(s Settings) error {
 		return err
 	}
 	last := g.now
+	next.number = last.number + 1
 	g.now = next
 	for _, l := range opened {
 		g.up[l.address] = l
@@ -244,6 +246,9 @@ func (g *Gateway) Reload(s Settings) error {
 		}
 	}
 	g.mu.Unlock()
+	for _, c := range g.live.clientList() {
+		c.follow()
+	}
 	for _, l := range opened {
 		go l.accept()
 	}
@@ -301,7 +306,7 @@ func (g *Gateway) drain() error {
 	for _, c := range waiting {
 		d := c.drainTime()
 		longest = max(longest, d)
-		timers = append(timers, time.AfterFunc(d, func() { c.stop(ErrStopping) }))
+		timers = append(timers, time.AfterFunc(d, func() { c.stop(errDrained) }))
 	}
 	done := make(chan struct{})
 	go func() { g.clients.Wait(); close(done) }()

@@ -585,7 +585,7 @@ func TestReload(t *testing.T) {
 	if err := r.Reload(Settings{Targets: []Target{target("one", anyPort, nil)}, Verifier: names{}, Release: func() { released <- "second" }}); err != nil {
 		t.Fatal(err)
 	}
-	old.want("drop", "denied no-drop") // an open session keeps its chain
+	old.want("drop", "drop") // an open session follows the rules
 	fresh := r.dial()
 	fresh.want("one good-but-not-here", "ok")
 	fresh.want("drop", "drop")

@@ -13,8 +13,10 @@ import (
 // generation is one state of the settings, as long as somebody is served by it.
 type generation struct {
 	Settings
-	served map[string]*served // by configured address
-	refs   atomic.Int64       // its clients, and one for being the present one
+	number  uint64             // of its reload: a later one is higher
+	served  map[string]*served // by configured address
+	targets map[string]*Target // by name
+	refs    atomic.Int64       // its clients, the sessions that follow it, and one for being the present one
 }
 
 // served is what one listener offers.
@@ -46,7 +48,7 @@ func (g *generation) release() {
 
 // generation makes the handlers of s and checks that they fit together.
 func (g *Gateway) generation(s Settings) (*generation, error) {
-	gen := &generation{Settings: s, served: map[string]*served{}}
+	gen := &generation{Settings: s, served: map[string]*served{}, targets: map[string]*Target{}}
 	gen.refs.Store(1)
 	var errs []error
 	fail := func(format string, args ...any) { errs = append(errs, fmt.Errorf("gateway: "+format, args...)) }
@@ -73,6 +75,7 @@ func (g *Gateway) generation(s Settings) (*generation, error) {
 		}
 		seen[t.Name] = true
 		targets = append(targets, &t)
+		gen.targets[t.Name] = &t
 		if t.Listen == "" {
 			continue
 		}

@@ -206,6 +206,7 @@ func (l *wal) settle(ctx context.Context, mark, epoch uint64) error {
 	if l.durable.Load() >= mark && l.epoch.Load() == epoch { // in this order: a loss raises the epoch first
 		return nil
 	}
+	core.WillWait(ctx)
 	l.mu.Lock()
 	for {
 		if l.epoch.Load() != epoch {

@@ -75,9 +75,11 @@ func (p *Policy) commandPart(c *core.Command) *commandPart {
 			for _, u := range r.Use {
 				text(u)
 			}
-			list(len(r.Columns))
-			for _, u := range r.Columns {
-				text(u)
+			for _, names := range [...][]string{r.Columns, r.Indirect, r.Copied, r.Transformed} {
+				list(len(names))
+				for _, n := range names {
+					text(n)
+				}
 			}
 		}
 	}
@@ -223,7 +225,16 @@ func commandObject(c *core.Command) ast.Object {
 	}
 	resources := make([]*ast.Term, len(c.Resources))
 	for i, r := range c.Resources {
-		resources[i] = object(pair("kind", ast.StringTerm(r.Kind)), pair("name", ast.StringTerm(r.Name)), pair("use", stringArray(r.Use)), pair("columns", stringArray(r.Columns)))
+		parts := [][2]*ast.Term{pair("kind", ast.StringTerm(r.Kind)), pair("name", ast.StringTerm(r.Name)), pair("use", stringArray(r.Use)), pair("columns", stringArray(r.Columns))}
+		for _, used := range [...]struct {
+			how     string
+			columns []string
+		}{{"indirect", r.Indirect}, {"copied", r.Copied}, {"transformed", r.Transformed}} {
+			if len(used.columns) > 0 {
+				parts = append(parts, pair(used.how, stringArray(used.columns)))
+			}
+		}
+		resources[i] = object(parts...)
 	}
 	status := c.Status
 	if status == "" {

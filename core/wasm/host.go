@@ -121,7 +121,9 @@ type Config struct {
 	OnError string
 	// AllowUnmasked lets OnError be "pass" for a guest that changes values: when it fails, they pass unchanged.
 	AllowUnmasked bool
-	Limits        Limits
+	// Columns are the only ones that the guest may see, by the patterns of a mask; none: all that it subscribes to.
+	Columns []string
+	Limits  Limits
 
 	noFuel bool // for measurements
 }
@@ -233,6 +235,9 @@ func (p *Plugin) adopt(c Config) (err error) {
 	m := p.manifest
 	if p.sub, err = m.subscription(); err != nil {
 		return err
+	}
+	if p.sub.Only = c.Columns; len(c.Columns) > 0 && len(p.sub.Columns) == 0 {
+		return errors.New("columns would do nothing: it sees no columns at all (remove the setting)")
 	}
 	if m.Memory > p.limits.MemoryPages {
 		return fmt.Errorf("it needs %d pages of memory: at most %d are given (raise limits.memory_pages)", m.Memory, p.limits.MemoryPages)

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/weir-gateway/weir/core"
+	"github.com/weir-gateway/weir/core/reactor"
 )
 
 // answerState belongs to the goroutine that reads the upstream.
@@ -17,33 +18,57 @@ type answerState struct {
 	settle  core.Mark
 	batch   core.Batch
 	rows    int           // where the open batch of rows starts in out; -1: none is open
+	copy    copyOut       // the COPY TO STDOUT under way
 	swallow bool          // an answer was refused half-way: nothing more for the client until ReadyForQuery
 	cut     chan struct{} // closed when the cancel request for it has been answered
 	ended   bool          // the upstream has said why it ends the session
 	scratch []byte
+	pieces  int    // reads of the present answer that were as large as a piece of a long one
+	need    int    // bytes that the next message needs; 0: not known
 	changed bool   // DDL has run and is not committed, as far as is known
 	rewrite func() // rebuilds the present event in out after its texts have changed
 }
 
-// answers carries the upstream's messages to the client until either end is gone.
-func (c *connection) answers(ctx context.Context) {
-	a := &c.answer
-	a.rows = -1
-	c.server.in = c.early
-	c.server.w = len(c.early)
-	c.early = nil
-	need := 0
-	for first := c.server.w > 0; ; first = false {
-		if !first {
-			if err := c.server.fill(need); err != nil {
-				c.upstreamGone(err)
-				return
-			}
+// readAnswers reads once what the upstream has sent, and deals with it. It reports whether that was the last.
+func (c *connection) readAnswers(ctx context.Context) (over bool) {
+	if err := c.server.fill(c.answer.need); err != nil {
+		if errors.Is(err, reactor.ErrAgain) {
+			return false
 		}
-		var err error
-		if need, err = c.deliver(ctx); err != nil {
-			c.fail(err)
-			return
+		c.upstreamGone(err)
+		return true
+	}
+	size := c.server.w - c.server.r
+	if err := c.deliver(ctx); err != nil {
+		c.fail(err)
+		return true
+	}
+	c.pace(size)
+	return false
+}
+
+// A server sends a long answer in pieces of 8 KiB; taking each as it comes costs more wake-ups than work.
+const (
+	piece     = 8 << 10 // bytes of a read that may be a piece of a long answer
+	manyReads = 3       // such reads after which an answer is a long one
+)
+
+// pace reads a long answer in large pieces.
+func (c *connection) pace(size int) {
+	a := &c.answer
+	conn, ok := c.server.conn.(*reactor.Conn)
+	switch {
+	case !ok:
+	case c.queue.empty():
+		if a.pieces >= manyReads {
+			conn.Bulk(false)
+		}
+		a.pieces = 0
+	case size < piece && a.pieces < manyReads:
+		a.pieces = 0
+	default:
+		if a.pieces++; a.pieces >= manyReads {
+			conn.Bulk(true)
 		}
 	}
 }
@@ -65,53 +90,50 @@ func (c *connection) upstreamGone(err error) {
 }
 
 // deliver deals with every whole message that has been read, then sends what is left of them in one write.
-func (c *connection) deliver(ctx context.Context) (need int, err error) {
+func (c *connection) deliver(ctx context.Context) error {
 	a, l := &c.answer, &c.server
-	a.out, a.kept, a.settle = a.out[:0], 0, 0
+	a.out, a.kept, a.settle, a.need = a.out[:0], 0, 0, 0
 	for {
 		size, more, err := backend.next(l.in[l.r:l.w], c.maxBody)
 		if err != nil {
-			return 0, err
+			return err
 		}
 		if size == 0 {
-			need = more
+			a.need = more
 			break
 		}
 		frame := l.in[l.r : l.r+size]
 		l.r += size
-		if frame[0] != 'D' {
+		if frame[0] != 'D' && frame[0] != 'd' {
 			if err := c.closeRows(ctx); err != nil {
-				return 0, err
+				return err
 			}
 		}
 		if err := c.frame(ctx, frame); err != nil {
-			return 0, err
+			return err
 		}
 	}
 	if err := c.closeRows(ctx); err != nil {
-		return 0, err
+		return err
 	}
 	if len(a.out) > a.kept && c.wantsAnswer {
 		if d := c.say(ctx, &core.Event{Kind: core.KindNotice, Direction: core.FromUpstream, Result: &core.Result{Status: "ready"}}, len(a.out)); d != nil {
-			return 0, d
+			return d
 		}
 	}
 	if err := c.session.Settle(ctx, a.settle); err != nil {
-		return 0, err
+		return err
 	}
 	if c.queue.empty() {
 		c.deadline.clear()
 	}
-	if err := c.client.write(a.out); err != nil {
-		return 0, fmt.Errorf("%w: %w", errGone, err)
-	}
-	if cap(a.out) > 2*largeBuffer {
-		a.out = nil
+	if err := c.client.write(ctx, a.out); err != nil {
+		return fmt.Errorf("%w: %w", errGone, err)
 	}
 	if c.request.draining.Load() && c.quiet() {
 		c.drained()
 	}
-	return need, nil
+	return nil
 }
 
 // say checks an event of the upstream's side, whose bytes are out[kept:end].
@@ -155,13 +177,19 @@ func violation(what string) error {
 func (c *connection) frame(ctx context.Context, frame []byte) error {
 	a := &c.answer
 	typ, b := frame[0], frame[headerSize:]
-	if typ == 'D' && a.rows >= 0 { // the usual case in a long answer: one more row
+	if a.rows >= 0 && (typ == 'd') == a.copy.on { // the usual case in a long answer: one more row
+		if a.copy.on {
+			return c.copyData(frame)
+		}
 		return c.addRow(frame)
+	}
+	if a.copy.on && strings.IndexByte("dcNSA", typ) < 0 {
+		a.copy.on = false // it has failed
 	}
 	head, owed := c.queue.peek()
 	if a.swallow && typ != 'Z' && typ != 'S' && typ != 'A' {
 		if typ == 'G' { // the upstream waits for data that the client will not send
-			_ = c.server.write(appendFrame(nil, 'f', []byte("refused by Weir\x00")))
+			_ = c.server.write(ctx, appendFrame(nil, 'f', []byte("refused by Weir\x00")))
 		}
 		return nil
 	}
@@ -253,23 +281,19 @@ func (c *connection) frame(ctx context.Context, frame []byte) error {
 		if err := expect("EQ"); err != nil {
 			return err
 		}
-		return c.copyOut(ctx, frame, b, head)
+		return c.copyData(frame)
 	case 'c':
 		if err := expect("EQ"); err != nil {
+			return err
+		}
+		if err := a.copy.ends(); err != nil {
 			return err
 		}
 	case 'V':
 		if err := expect("F"); err != nil {
 			return err
 		}
-		a.out = append(a.out, frame...)
-		if d := c.say(ctx, &core.Event{
-			Kind: core.KindBytes, Direction: core.FromUpstream, Exchange: head.exchange, Bytes: a.out[len(a.out)-len(b):],
-		}, len(a.out)); d != nil {
-			a.out = a.out[:a.kept]
-			return c.abandon(ctx, head, d)
-		}
-		return nil
+		return c.functionResult(ctx, frame, b, head)
 	case 'W':
 		return violation("a replication stream")
 	case 'Z':
@@ -282,6 +306,7 @@ func (c *connection) frame(ctx context.Context, frame []byte) error {
 		}
 		a.swallow = false
 		if a.cut != nil { // from here on a cancel would be a no-op: the server is idle (manual, "Canceling Requests")
+			core.WillWait(ctx)
 			<-a.cut
 			a.cut = nil
 		}
@@ -356,6 +381,8 @@ func (c *connection) columns(ctx context.Context, fields []field, formats []int1
 	case command != nil:
 	case s != nil:
 		command = s.script.Command
+	case head.portal == nil && head.script != nil && head.script.Prepared(head.at) != nil:
+		command = head.script.Prepared(head.at)
 	case head.portal == nil && head.script != nil:
 		command, at = head.script.Command, head.at
 	case head.portal == nil && head.stmt != nil:
@@ -418,6 +445,9 @@ func (c *connection) closeRows(ctx context.Context) error {
 	a := &c.answer
 	if a.rows < 0 {
 		return nil
+	}
+	if a.copy.on {
+		return c.closeCopy(ctx)
 	}
 	head, _ := c.queue.peek()
 	a.batch.Data = a.out[a.rows:]

@@ -30,7 +30,6 @@ func newLoop(chain core.Plugin, ask, answer []byte) *loop {
 	s.Begin(core.SessionConfig{Chain: chain, Recorder: &discard{}})
 	l := &loop{client: &scriptConn{in: bytes.NewReader(nil)}, server: &scriptConn{in: bytes.NewReader(nil)}, ask: ask, answer: answer}
 	l.c = newConnection(s, protocol.reader, l.client, &upstream{conn: l.server})
-	l.c.answer.rows = -1
 	return l
 }
 
@@ -50,7 +49,7 @@ func (l *loop) turn() error {
 		if err := l.c.server.fill(0); err != nil {
 			return err
 		}
-		if _, err := l.c.deliver(context.Background()); err != nil {
+		if err := l.c.deliver(context.Background()); err != nil {
 			return err
 		}
 	}

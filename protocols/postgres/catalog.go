@@ -54,6 +54,8 @@ type facts struct {
 	byName map[string][]*sql.Relation
 	views  map[*relation]map[string][]core.Origin
 	full   *lru.Cache[*core.Command, *core.Command] // commands by shape -> with the names of their tables resolved
+	// functions are the names of the database's functions of one argument; nil: not read yet
+	functions map[string]bool
 }
 
 type shapeKey struct {
@@ -104,7 +106,7 @@ join pg_catalog.pg_namespace n on n.oid = c.relnamespace
 join pg_catalog.pg_attribute a on a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped
 where %s and c.relkind in ('r', 'p', 'v', 'm', 'f', 'c')
   and (n.nspname not in ('pg_catalog', 'information_schema') and n.nspname !~ '^pg_toast'
-       or n.nspname = 'pg_catalog' and c.relname ~ '^pg_(stats|statistic|largeobject)')
+       or n.nspname = 'pg_catalog' and c.relname ~ '^pg_(stats|statistic|largeobject|stat_activity$)')
 order by c.oid, a.attnum`
 
 // relations reads the relations that a condition on pg_class c names.
@@ -232,15 +234,18 @@ func (n *named) Relations(schema, name string) (out []*sql.Relation) {
 	return out
 }
 
-// qualify gives a command's tables their schemas. A name without one may mean any table of that name, so it becomes all of
-// them: which one it is, the session's search path decides. What cannot be looked up leaves the command incomplete.
+// qualify gives a command's tables their schemas, and says how it uses their columns. A name without a schema may mean any
+// table of that name, so it becomes all of them: which one it is, the session's search path decides. What cannot be looked
+// up leaves the command incomplete.
 func (c *catalog) qualify(ctx context.Context, command *core.Command) *core.Command {
-	bare := func(r *core.Resource) bool { return r.Kind == "table" && strings.IndexByte(r.Name, '.') < 0 }
-	if c == nil || !slices.ContainsFunc(command.Resources, func(r core.Resource) bool { return bare(&r) }) {
+	if c == nil || !slices.ContainsFunc(command.Resources, func(r core.Resource) bool { return r.Kind == "table" }) {
 		return command
 	}
 	f, shape := c.now(), command.Shape()
 	if full, ok := f.full.Get(shape); ok {
+		if full.Text == command.Text {
+			return full
+		}
 		return full.WithText(command.Text)
 	}
 	full := &core.Command{
@@ -250,7 +255,7 @@ func (c *catalog) qualify(ctx context.Context, command *core.Command) *core.Comm
 	n, all := &named{ctx: ctx, facts: f}, true
 	for _, r := range command.Resources {
 		var found []*sql.Relation
-		if bare(&r) {
+		if r.Kind == "table" && strings.IndexByte(r.Name, '.') < 0 {
 			found = n.Relations("", r.Name)
 			all = all && len(found) > 0
 		}
@@ -266,7 +271,13 @@ func (c *catalog) qualify(ctx context.Context, command *core.Command) *core.Comm
 	if n.err != nil && full.Status == core.StatusKnown {
 		full.Status, full.Reason = core.StatusIncomplete, "the names of its tables cannot be looked up now"
 	}
-	if all && n.err == nil {
+	uses := c.reader.Uses(ctx, command.Text, n)
+	if n.err != nil {
+		anything := []core.Origin{sql.Anything}
+		uses = &sql.Uses{Columns: anything, Indirect: anything, Copied: anything, Transformed: anything}
+	}
+	full.Resources = uses.Spread(full.Resources)
+	if all && n.err == nil && ctx.Err() == nil {
 		f.full.Add(shape, full)
 	}
 	return full
@@ -279,6 +290,7 @@ func literal(s string) string {
 
 // query runs one query over the catalog's own connection, opening it if need be.
 func (c *catalog) query(ctx context.Context, text string) (rows [][]*string, err error) {
+	core.WillWait(ctx)
 	for attempt := range 2 { // the server may have closed an idle connection
 		if c.conn == nil {
 			params := append([]param{
@@ -311,7 +323,7 @@ func (u *upstream) query(ctx context.Context, text string) (rows [][]*string, er
 		defer func() { _ = u.conn.SetDeadline(time.Time{}) }()
 	}
 	l := leg{conn: u.conn}
-	if err := l.write(appendFrame(nil, 'Q', []byte(text+"\x00"))); err != nil {
+	if err := l.write(ctx, appendFrame(nil, 'Q', []byte(text+"\x00"))); err != nil {
 		return nil, err
 	}
 	var failed error
@@ -367,6 +379,7 @@ func (c *catalog) columns(ctx context.Context, fields []field, formats []int16, 
 			col.Lineage = lineage[i]
 		case fd.attr > maxAttribute: // a system column
 		case err == nil && r == nil && fd.table < firstUserOID: // the server's own, which holds no rows of tables
+		case err == nil && r != nil && r.Schema == "pg_catalog" && r.Name == "pg_stat_activity" && !slices.Contains([]string{"query", ""}, r.attributes[fd.attr]): // what others say is
 		case err != nil || r == nil || r.attributes[fd.attr] == "" || r.Schema == "pg_catalog":
 			col.Lineage = []core.Origin{sql.Anything}
 		default:

@@ -14,8 +14,8 @@ import (
 	"github.com/weir-gateway/weir/protocols/postgres/sql"
 )
 
-// connection is one open session: a client, an upstream, and what is on its way between them. Two goroutines carry it:
-// requests reads the client, answers reads the upstream.
+// connection is one open session: a client, an upstream, and what is on its way between them. Two pumps carry it, one
+// for what comes from the client and one for what comes from the upstream (pump.go).
 type connection struct {
 	session *core.Session
 	reader  *sql.Reader
@@ -30,8 +30,9 @@ type connection struct {
 	names   names
 	key     string
 	keys    *keyring
-	catalog *catalog // nil when no step decides on columns
-	cut     func()   // asks the upstream to cancel what it is doing
+	catalog *catalog       // nil when no step decides on columns
+	moved   func(net.Conn) // tells the gateway that the client's connection is another value now; or nil
+	cut     func()         // asks the upstream to cancel what it is doing
 	// cutting is held while the upstream is asked to cancel, so that no later command is hit instead: writers of
 	// commands hold it for reading.
 	cutting sync.RWMutex
@@ -59,6 +60,8 @@ type leg struct {
 	conn net.Conn
 	in   []byte // read, not yet handled: in[r:w]
 	r, w int
+	kept []byte // where in lies between steps, when it was lent
+	lent bool
 	mu   sync.Mutex
 }
 
@@ -66,6 +69,26 @@ const (
 	smallBuffer = 8 << 10
 	largeBuffer = 256 << 10
 )
+
+// borrow uses b for reading until giveBack.
+func (l *leg) borrow(b []byte) {
+	if held := l.in[l.r:l.w]; len(held) <= len(b)/2 {
+		copy(b, held)
+		l.in, l.r, l.w, l.lent = b, 0, len(held), true
+	}
+}
+
+// giveBack keeps what has not been handled of a buffer that was lent.
+func (l *leg) giveBack() {
+	if !l.lent {
+		return
+	}
+	l.kept = append(l.kept[:0], l.in[l.r:l.w]...)
+	l.in, l.r, l.w, l.lent = l.kept, 0, len(l.kept), false
+	if len(l.kept) == 0 {
+		l.in, l.kept = nil, nil
+	}
+}
 
 // fill reads more. It makes room for need bytes from r on, when need is not 0.
 func (l *leg) fill(need int) error {
@@ -87,7 +110,7 @@ func (l *leg) fill(need int) error {
 			}
 			bigger := make([]byte, size)
 			copy(bigger, held)
-			l.in = bigger
+			l.in, l.lent = bigger, false
 		} else {
 			copy(l.in, held)
 		}
@@ -109,11 +132,14 @@ func (l *leg) fill(need int) error {
 }
 
 // write sends b whole, or fails.
-func (l *leg) write(b []byte) error {
+func (l *leg) write(ctx context.Context, b []byte) error {
 	if len(b) == 0 {
 		return nil
 	}
-	l.mu.Lock()
+	if !l.mu.TryLock() {
+		core.WillWait(ctx)
+		l.mu.Lock()
+	}
 	defer l.mu.Unlock()
 	_, err := l.conn.Write(b)
 	return err
@@ -128,6 +154,7 @@ func newConnection(s *core.Session, r *sql.Reader, client net.Conn, u *upstream)
 	if c.maxBody <= 0 {
 		c.maxBody = defaultMaxFrame
 	}
+	c.answer.rows = -1
 	for _, k := range []core.Kind{core.KindColumns, core.KindRows, core.KindBytes, core.KindResult, core.KindNotice} {
 		c.wantsAnswer = c.wantsAnswer || s.Wants(k)
 	}
@@ -162,7 +189,7 @@ func (c *connection) greet(ctx context.Context) error {
 		return err
 	}
 	c.greeted = nil
-	if err := c.client.write(out); err != nil {
+	if err := c.client.write(ctx, out); err != nil {
 		return errGone
 	}
 	return nil
@@ -200,7 +227,7 @@ func (c *connection) read(ctx context.Context, text string) *sql.Script {
 			}
 		}
 	}
-	return c.reader.Read(ctx, text)
+	return c.catalog.called(ctx, c.reader.Read(ctx, text))
 }
 
 // quiet reports whether the session is between transactions, with nothing owed.
@@ -232,41 +259,33 @@ func (c *connection) dismiss(code, text string, end core.End, reason string, err
 
 // run carries the session until it ends.
 func (c *connection) run(ctx context.Context) (end core.End, reason string, err error) {
-	done := make(chan struct{})
-	go func() { // drain and kill
-		draining := c.session.Draining()
-		for {
-			select {
-			case <-done:
-				return
-			case <-c.deadline.passed():
-				c.overdue()
-			case <-ctx.Done():
-				c.dismiss(codeAdminShutdown, "terminating connection: "+context.Cause(ctx).Error(), core.EndKilled, context.Cause(ctx).Error(), nil)
-				_ = c.client.conn.SetDeadline(time.Unix(1, 0))
-				return
-			case <-draining:
-				draining = nil
-				c.request.draining.Store(true)
-				if c.quiet() {
-					c.drained()
-				}
+	if len(c.early) > 0 {
+		c.server.in, c.server.w, c.early = c.early, len(c.early), nil
+		if err := c.deliver(ctx); err != nil {
+			c.fail(err)
+		}
+	}
+	over := make(chan struct{}, 2)
+	c.start(ctx, over)
+	ending, draining := ctx.Done(), c.session.Draining()
+	for pumps := 2; pumps > 0; {
+		select {
+		case <-over:
+			pumps--
+		case <-c.deadline.passed():
+			c.overdue()
+		case <-ending:
+			ending = nil
+			c.dismiss(codeAdminShutdown, "terminating connection: "+context.Cause(ctx).Error(), core.EndKilled, context.Cause(ctx).Error(), nil)
+			_ = c.client.conn.SetDeadline(time.Unix(1, 0))
+		case <-draining:
+			draining = nil
+			c.request.draining.Store(true)
+			if c.quiet() {
+				c.drained()
 			}
 		}
-	}()
-	var wg sync.WaitGroup
-	for _, pump := range []func(context.Context){c.requests, c.answers} {
-		wg.Go(func() {
-			defer func() {
-				if e := recover(); e != nil {
-					c.stop(core.EndError, "internal error", &panicError{e})
-				}
-			}()
-			pump(ctx)
-		})
 	}
-	wg.Wait()
-	close(done)
 	if !c.deaf && !c.queue.empty() { // or what nobody waits for any more outlives the session and its limits
 		c.cut()
 	}
@@ -280,6 +299,8 @@ type deadline struct {
 	timer *time.Timer
 	until time.Time
 	asked bool // the upstream has been asked to cancel
+	// policy reports that the bound is a verdict's, and not the target's.
+	policy bool
 }
 
 // begin bounds the command that goes upstream now, by the target's limit and the verdict's.
@@ -293,7 +314,7 @@ func (d *deadline) begin(verdict time.Duration) {
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.until, d.asked = time.Now().Add(limit), false
+	d.until, d.asked, d.policy = time.Now().Add(limit), false, limit != d.limit
 	d.timer.Reset(limit)
 }
 
@@ -358,7 +379,7 @@ func (c *connection) farewell(code, text string) {
 		return // nothing unrecorded is said; the connection just closes
 	}
 	_ = c.client.conn.SetWriteDeadline(time.Now().Add(time.Second))
-	_ = c.client.write(out)
+	_ = c.client.write(ctx, out)
 }
 
 // fail ends the session because of err, and tells the client what it may know.

@@ -354,7 +354,7 @@ func TestHostileUpstream(t *testing.T) {
 		{"copy both", hello, "W\x00\x00\x00\x07\x00\x00\x00"},
 		{"closes", hello, ""},
 	} {
-		t.Run(c.name, func(t *testing.T) {
+		t.Run("PG-95 "+c.name, func(t *testing.T) {
 			g := startGate(t, withChain(guard{mask: map[string]string{"email": "x"}}), hostile(t, func(conn net.Conn) {
 				_, _ = io.WriteString(conn, c.hello)
 				if c.hello == hello {
@@ -472,8 +472,16 @@ func TestLimits(t *testing.T) {
 		if !errors.As(err, &pe) || pe.Code != "57014" || time.Since(start) > 5*time.Second {
 			t.Fatal(err)
 		}
+		if !strings.Contains(pe.Message, "statement timeout") || !strings.Contains(pe.Detail, "limits.statement_timeout") || pe.Routine == "" {
+			t.Errorf("it does not name the limit: %+v", pe)
+		}
 		if err := c.Ping(t.Context()); err != nil {
 			t.Fatal(err)
+		}
+		for _, sql := range []string{"select 1/0", "do $$ begin raise exception 'its own' using errcode = '57014'; end $$"} { // what is no timeout is not called one
+			if _, err := c.Exec(t.Context(), sql); !errors.As(err, &pe) || strings.Contains(pe.Message+pe.Detail, "timeout") {
+				t.Errorf("%s: %v", sql, err)
+			}
 		}
 		time.Sleep(500 * time.Millisecond) // idleness is not a statement
 		if err := c.Ping(t.Context()); err != nil {

@@ -96,7 +96,6 @@ func FuzzBackend(f *testing.F) {
 		client, up := &scriptConn{in: bytes.NewReader(nil)}, &scriptConn{in: bytes.NewReader(b)}
 		c := newConnection(s, protocol.reader, client, &upstream{conn: up})
 		c.cut = func() {}
-		c.answer.rows = -1
 		x := &core.Exchange{Command: &core.Command{Status: core.StatusKnown, Where: true}}
 		if extended {
 			p := &portal{}
@@ -106,14 +105,7 @@ func FuzzBackend(f *testing.F) {
 		} else {
 			c.queue.push(reply{kind: 'Q', exchange: x})
 		}
-		for need := 0; ; {
-			if err := c.server.fill(need); err != nil {
-				break
-			}
-			var err error
-			if need, err = c.deliver(context.Background()); err != nil {
-				break
-			}
+		for c.server.fill(c.answer.need) == nil && c.deliver(context.Background()) == nil {
 		}
 		if out := client.out.Bytes(); !bytes.HasPrefix(journal.clientBytes(), out) {
 			t.Fatalf("the client was sent what is not in the record:\n%q\n%q", out, journal.clientBytes())

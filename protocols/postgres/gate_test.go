@@ -13,6 +13,7 @@ import (
 	"math/big"
 	"net"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -30,7 +31,7 @@ var server *postgrestest.Server
 func TestMain(m *testing.M) {
 	var err error
 	server, err = postgrestest.Start(context.Background(), postgrestest.Options{
-		Log: os.Stderr, Settings: map[string]string{"log_statement": "all", "log_min_messages": "warning"},
+		Log: os.Stderr, Settings: map[string]string{"log_statement": "all", "log_min_messages": "warning", "log_line_prefix": "db=%d|%a|"},
 	})
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
@@ -219,6 +220,13 @@ func (r *memoryRecorder) Seal(end core.End) error {
 }
 
 // clientBytes returns what the record says the client was sent.
+// all returns the records so far.
+func (m *memory) all() []core.Record {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return slices.Clone(m.records)
+}
+
 func (m *memory) clientBytes() []byte {
 	m.mu.Lock()
 	defer m.mu.Unlock()

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"os"
 	"strings"
 	"time"
 
@@ -112,12 +113,23 @@ func (h *handler) Serve(ctx context.Context, conn net.Conn, g core.Gate) (err er
 	}
 	t, err := choose(g, s.get("database"))
 	if err != nil {
+		if refused := s.replicationRefused(); refused != nil { // pg_basebackup names no database of anybody's
+			err = refused
+		}
 		return h.farewell(conn, err)
 	}
 	if t.Limits.SignIn > 0 {
 		_ = conn.SetDeadline(time.Now().Add(t.Limits.SignIn))
 	}
 	token, err := s.readToken()
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		stop() // or it would take the farewell's time away
+		reason := "no token came within limits.sign_in"
+		if cause := context.Cause(ctx); cause != nil {
+			reason = cause.Error()
+		}
+		err = &frameError{codeQueryCanceled, "canceling authentication: " + reason}
+	}
 	if err != nil {
 		return h.farewell(conn, err)
 	}
@@ -140,6 +152,9 @@ func (h *handler) Serve(ctx context.Context, conn net.Conn, g core.Gate) (err er
 		return h.farewell(conn, err)
 	}
 	defer c.close()
+	if m, ok := g.(core.Mover); ok {
+		c.moved = m.Moved
+	}
 	_ = conn.SetDeadline(time.Time{})
 	end, reason, err = c.run(ctx)
 	return err

@@ -94,6 +94,36 @@ func hideNotification(frame, b []byte) (newFrame, newBody []byte) {
 	return out, out[headerSize:]
 }
 
+// openSettings are the reported settings that take a text which nobody checks, or hardly: a function may have put a value
+// of a column there. The others have few values, and those are the server's own.
+var openSettings = map[string]bool{"application_name": true, "search_path": true, "TimeZone": true}
+
+// holdsText reports whether a ParameterStatus has a value that may be any text. A time zone with a slash is the name of
+// a file of the server's.
+func holdsText(b []byte) bool {
+	cb := body{b: b}
+	name, value := string(cb.str()), string(cb.str())
+	if name == "TimeZone" && (value == "UTC" || value == "GMT" || strings.Contains(value, "/") && !strings.ContainsAny(value, "<>")) {
+		return false
+	}
+	return openSettings[name] && value != ""
+}
+
+// hideSetting takes the value out of a ParameterStatus, unless the client said it.
+func hideSetting(frame, b []byte, head reply) (newFrame, newBody []byte) {
+	var s said
+	s.add(head)
+	cb := body{b: b}
+	name, value := cb.str(), cb.str()
+	if s.has(string(value)) || cb.err != nil {
+		return frame, b
+	}
+	out, at := beginFrame(nil, 'S')
+	out = append(append(out, name...), 0)
+	out = endFrame(append(append(out, hiddenText...), 0), at)
+	return out, out[headerSize:]
+}
+
 // said is what the client knows already, since it said it, and what are names in any case.
 type said struct {
 	texts []string // in lower case

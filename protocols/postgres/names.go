@@ -13,6 +13,8 @@ import (
 type statement struct {
 	name   string
 	script *sql.Script
+	// sequence is where in the conversation it was asked for: a number for what one Sync ends. Of the client's side.
+	sequence uint64
 	// described is set by the client's side when a Describe of it has been asked for.
 	described bool
 
@@ -78,8 +80,8 @@ func (p *portal) bound(n *names) {
 	if p == nil {
 		return
 	}
-	if now := n.get(p.from); len(now) > 0 && slices.Contains(p.statements, now[0]) {
-		p.actual = now[0]
+	if now := n.first(p.from); now != nil && slices.Contains(p.statements, now) {
+		p.actual = now
 	}
 }
 
@@ -127,14 +129,15 @@ const (
 	maxNames    = 65_536
 )
 
-// add notes that s may become the meaning of its name. It reports whether there was room.
+// add notes that s may become the meaning of its name. It reports whether there was room. A pipeline may give one name
+// many times before the server answers, as drivers do with the unnamed statement.
 func (n *names) add(s *statement) bool {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if n.m == nil {
 		n.m = map[string][]*statement{}
 	}
-	if len(n.m[s.name]) >= maxMeanings || len(n.m) >= maxNames {
+	if len(n.m[s.name]) >= maxPipeline || len(n.m) >= maxNames {
 		return false
 	}
 	n.m[s.name] = append(n.m[s.name], s)
@@ -148,7 +151,7 @@ func (n *names) confirm(s *statement) {
 	list := n.m[s.name]
 	for i, x := range list {
 		if x == s { // what came later is still open
-			n.m[s.name] = append([]*statement(nil), list[i:]...)
+			n.m[s.name] = list[i:]
 			return
 		}
 	}
@@ -195,6 +198,44 @@ func (n *names) put(name string, list []*statement) {
 		return
 	}
 	n.m[name] = list
+}
+
+// last returns the newest meaning of a name, or nil.
+func (n *names) last(name string) *statement {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if list := n.m[name]; len(list) > 0 {
+		return list[len(list)-1]
+	}
+	return nil
+}
+
+// first returns the oldest meaning of a name, or nil.
+func (n *names) first(name string) *statement {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if list := n.m[name]; len(list) > 0 {
+		return list[0]
+	}
+	return nil
+}
+
+// meant returns what a name may mean to a message of a sequence. Within one sequence it is what was asked for last: had
+// that failed, the server would not get to the message. A name with more meanings than are judged has none.
+func (n *names) meant(name string, sequence uint64) []*statement {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	list := n.m[name]
+	if len(list) == 0 {
+		return nil
+	}
+	if s := list[len(list)-1]; s.sequence == sequence {
+		return []*statement{s}
+	}
+	if len(list) > maxMeanings {
+		return nil
+	}
+	return append([]*statement(nil), list...)
 }
 
 // get returns what a name may mean, or every meaning of all names when it is "*". The newest is the last.

@@ -1,6 +1,7 @@
 package postgres
 
 import (
+	"bytes"
 	"encoding/binary"
 	"encoding/hex"
 	"fmt"
@@ -14,7 +15,8 @@ import (
 	"github.com/weir-gateway/weir/core"
 )
 
-// ReadRows reads the DataRows among the recorded bytes of a Rows event.
+// ReadRows reads the rows among the recorded bytes of a Rows event. The options of a COPY are not in the record, so its
+// lines are taken apart by the usual delimiters; a line that no delimiter fits is one value.
 func (*Protocol) ReadRows(columns []core.Column, wire []byte) (rows [][]*string, err error) {
 	for len(wire) > 0 {
 		size, _, err := backend.next(wire, math.MaxInt32)
@@ -24,7 +26,10 @@ func (*Protocol) ReadRows(columns []core.Column, wire []byte) (rows [][]*string,
 		if size == 0 {
 			return rows, fmt.Errorf("postgres: the recorded bytes end inside a message")
 		}
-		if wire[0] == 'D' {
+		switch wire[0] {
+		case 'd':
+			rows = append(rows, copyTexts(columns, wire[headerSize:size])...)
+		case 'D':
 			c := body{b: wire[headerSize:size]}
 			row := make([]*string, c.u16())
 			for i := range row {
@@ -42,6 +47,67 @@ func (*Protocol) ReadRows(columns []core.Column, wire []byte) (rows [][]*string,
 		wire = wire[size:]
 	}
 	return rows, nil
+}
+
+// copyTexts reads one message of COPY data.
+func copyTexts(columns []core.Column, b []byte) (rows [][]*string) {
+	all := make([]int, len(columns))
+	for i := range all {
+		all[i] = i
+	}
+	row := func(f *copyFormat, line []byte) bool {
+		values, cells, _, ok := f.cells(line, 0, all, nil, nil, nil)
+		if !ok || len(columns) == 0 {
+			return false
+		}
+		texts := make([]*string, len(cells))
+		for i, c := range cells {
+			if !c.Null() {
+				text := valueText(columns[i], values[c.Off:][:c.Len])
+				texts[i] = &text
+			}
+		}
+		rows = append(rows, texts)
+		return true
+	}
+	formats := copyFormats(len(columns))
+	if len(columns) > 0 && columns[0].Binary {
+		formats = []copyFormat{{kind: 'b', columns: len(columns)}}
+	}
+	for len(b) > 0 {
+		read := false
+		for i := range formats {
+			f := &formats[i]
+			s := copyScanner{kind: f.kind, quote: f.quote, escape: f.escape, fields: f.columns}
+			if f.kind == 'b' && !bytes.HasPrefix(b, []byte(copyMagic)) {
+				s.phase = copyAtRow
+			}
+			n, item, err := s.next(b)
+			if err != nil || item == copyNothing && f.kind == 'b' {
+				return rows
+			}
+			if read = item != copyRow || row(f, b[:n]); read {
+				b = b[n:]
+				break
+			}
+		}
+		if !read {
+			line, rest, _ := bytes.Cut(b, []byte{'\n'})
+			text := printable(string(line))
+			rows = append(rows, []*string{&text})
+			b = rest
+		}
+	}
+	return rows
+}
+
+// copyFormats are the usual ways to write a row of n columns.
+func copyFormats(n int) (formats []copyFormat) {
+	formats = append(formats, copyFormat{kind: 't', delim: '\t', null: `\N`, columns: n})
+	for _, delim := range []byte(",;|\t") {
+		formats = append(formats, copyFormat{kind: 'c', delim: delim, quote: '"', escape: '"', columns: n})
+	}
+	return formats
 }
 
 // ReadText renders recorded COPY data, errors and notices.

@@ -15,6 +15,7 @@ import (
 	"github.com/jackc/pgproto3/v2"
 
 	"github.com/weir-gateway/weir/core"
+	"github.com/weir-gateway/weir/core/reactor"
 	"github.com/weir-gateway/weir/protocols/postgres/sql"
 )
 
@@ -23,79 +24,89 @@ type requestState struct {
 	out      []byte // for the upstream
 	kept     int    // client.in[kept:r] has not been recorded yet
 	settle   core.Mark
-	skipping bool // a message was refused: the rest up to the next Sync is not for the upstream
+	sequence uint64 // counts the Syncs, and what is one by itself; see names.meant
+	skipping bool   // a message was refused: the rest up to the next Sync is not for the upstream
 	portals  map[string]*portal
 	copying  *core.Exchange // the COPY … FROM STDIN that data would belong to
+	data     []byte         // what one read has brought of it
 	draining atomic.Bool
 	deadline time.Time
+	need     int // bytes that the next message needs; 0: not known
 }
 
 // goodbyeTime bounds how long an upstream may go on answering a client that has said goodbye.
 const goodbyeTime = 30 * time.Second
 
-// requests carries the client's messages to the upstream until either end is gone.
-func (c *connection) requests(ctx context.Context) {
-	need := 0
-	for {
-		if err := c.await(need); err != nil {
-			switch {
-			case errors.Is(err, errIdle):
-				c.fail(err)
-			case hungUp(err):
-				c.stop(core.EndClosed, "the client hung up", nil)
-			default:
-				c.stop(core.EndClosed, "the client's connection failed", err)
-			}
-			return
-		}
-		var err error
-		if need, err = c.handle(ctx); err != nil {
+// readRequests reads once what the client has sent, and deals with it. It reports whether that was the last.
+func (c *connection) readRequests(ctx context.Context) (over bool) {
+	if err := c.await(c.request.need); err != nil {
+		switch {
+		case errors.Is(err, reactor.ErrAgain):
+			return false
+		case errors.Is(err, errIdle):
 			c.fail(err)
-			return
+		case hungUp(err):
+			c.stop(core.EndClosed, "the client hung up", nil)
+		default:
+			c.stop(core.EndClosed, "the client's connection failed", err)
 		}
-		if need < 0 { // what is owed is still delivered; the upstream hangs up when it has said all
-			_ = c.server.conn.SetReadDeadline(time.Now().Add(goodbyeTime))
-			return
-		}
+		return true
 	}
+	bye, err := c.handle(ctx)
+	if err != nil {
+		c.fail(err)
+		return true
+	}
+	if bye { // what is owed is still delivered; the upstream hangs up when it has said all
+		_ = c.server.conn.SetReadDeadline(time.Now().Add(goodbyeTime))
+	}
+	return bye
 }
 
-// await reads from the client, for at most the idle limit.
+// await reads from the client, which has the idle limit for it.
 func (c *connection) await(need int) error {
 	for {
-		if c.idle > 0 {
-			if now := time.Now(); c.request.deadline.Sub(now) < c.idle*3/4 { // not at each read: it costs
-				c.request.deadline = now.Add(c.idle)
-				if err := c.client.conn.SetReadDeadline(c.request.deadline); err != nil {
-					return err
-				}
-			}
-		}
 		err := c.client.fill(need)
-		if err != nil && errors.Is(err, os.ErrDeadlineExceeded) && c.idle > 0 && !c.over.Load() {
-			if !c.quiet() { // a long command is not idleness
-				c.request.deadline = time.Time{}
-				continue
-			}
+		switch {
+		case err == nil:
+			return c.allowIdle()
+		case !errors.Is(err, os.ErrDeadlineExceeded) || c.idle <= 0 || c.over.Load():
+			return err
+		case c.quiet():
 			return errIdle
 		}
-		return err
+		c.request.deadline = time.Time{} // a long command is not idleness
+		if err := c.allowIdle(); err != nil {
+			return err
+		}
 	}
 }
 
-// handle deals with every whole message that has been read, then sends what is left of them in one write. It returns
-// how many bytes the next message needs, or -1 when the client has said goodbye.
-func (c *connection) handle(ctx context.Context) (need int, err error) {
+// allowIdle sets the time by which the client has to say something.
+func (c *connection) allowIdle() error {
+	if c.idle <= 0 {
+		return nil
+	}
+	now := time.Now()
+	if c.request.deadline.Sub(now) >= c.idle*3/4 { // not at each read: it costs
+		return nil
+	}
+	c.request.deadline = now.Add(c.idle)
+	return c.client.conn.SetReadDeadline(c.request.deadline)
+}
+
+// handle deals with every whole message that has been read, then sends what is left of them in one write. It reports
+// whether the client has said goodbye.
+func (c *connection) handle(ctx context.Context) (bye bool, err error) {
 	q, l := &c.request, &c.client
-	q.out, q.settle, q.kept = q.out[:0], 0, l.r
-	bye := false
+	q.out, q.settle, q.kept, q.need = q.out[:0], 0, l.r, 0
 	for !bye {
 		size, more, err := frontend.next(l.in[l.r:l.w], c.maxBody)
 		if err != nil {
-			return 0, err
+			return false, err
 		}
 		if size == 0 {
-			need = more
+			q.need = more
 			break
 		}
 		frame := l.in[l.r : l.r+size]
@@ -104,28 +115,25 @@ func (c *connection) handle(ctx context.Context) (need int, err error) {
 			c.leaving.Store(true) // the upstream will hang up: no need to tell
 		}
 		if err := c.message(ctx, frame); err != nil {
-			return 0, err
+			return false, err
 		}
 	}
 	if d := c.keepRest(ctx); d != nil { // nothing that is not recorded goes on, not even a Sync
-		return 0, d
+		return false, d
 	}
 	if err := c.session.Settle(ctx, q.settle); err != nil {
-		return 0, err
+		return false, err
 	}
-	c.cutting.RLock()
-	err = c.server.write(q.out)
+	if !c.cutting.TryRLock() {
+		core.WillWait(ctx)
+		c.cutting.RLock()
+	}
+	err = c.server.write(ctx, q.out)
 	c.cutting.RUnlock()
 	if err != nil {
-		return 0, fmt.Errorf("%w: %w", errUpstreamGone, err)
+		return false, fmt.Errorf("%w: %w", errUpstreamGone, err)
 	}
-	if cap(q.out) > largeBuffer {
-		q.out = nil
-	}
-	if bye {
-		return -1, nil
-	}
-	return need, nil
+	return bye, nil
 }
 
 // keepRest records the messages that belong to no event, such as a lone Sync.
@@ -178,6 +186,11 @@ func (c *connection) message(ctx context.Context, frame []byte) error {
 		return nil // as the server does after an error (manual, "Extended Query")
 	}
 	switch typ {
+	case 'Q', 'F', 'S': // whatever comes after it runs even if what was before it failed
+		q.sequence++
+		defer func() { q.sequence++ }()
+	}
+	switch typ {
 	case 'Q':
 		return c.query(ctx, frame, b)
 	case 'P':
@@ -193,8 +206,8 @@ func (c *connection) message(ctx context.Context, frame []byte) error {
 		kind, name := cb.u8(), string(cb.str())
 		r := reply{kind: 'C'}
 		if kind == 'S' {
-			if was := c.names.get(name); len(was) > 0 {
-				r.stmt, r.closing = was[len(was)-1], name
+			if was := c.names.last(name); was != nil {
+				r.stmt, r.closing = was, name
 			}
 		} else {
 			delete(q.portals, name)
@@ -249,8 +262,8 @@ func (c *connection) query(ctx context.Context, frame, b []byte) error {
 		return malformed("malformed Query message: %v", err)
 	}
 	script := c.read(ctx, m.String)
-	command, body := c.resolve(script)
-	x := &core.Exchange{Command: c.catalog.qualify(ctx, command)}
+	command, body := c.resolve(ctx, script)
+	x := &core.Exchange{Command: command}
 	if d := c.judge(ctx, x, "", nil); d != nil {
 		return c.refuse(d, x, true)
 	}
@@ -305,7 +318,7 @@ func (c *connection) notice(script *sql.Script, x *core.Exchange) {
 		s := &script.Statements[i]
 		switch {
 		case s.Prepare != "" && s.Body != nil:
-			c.names.add(&statement{name: s.Prepare, script: &sql.Script{Command: s.Body}})
+			c.names.add(&statement{name: s.Prepare, script: &sql.Script{Command: s.Body}, sequence: c.request.sequence})
 		case s.Declare != "" && s.Body != nil:
 			c.addPortal(&portal{name: s.Declare, statements: []*statement{{script: &sql.Script{Command: s.Body}}}})
 		case s.Copy != nil && s.Copy.From:
@@ -316,8 +329,11 @@ func (c *connection) notice(script *sql.Script, x *core.Exchange) {
 
 // addPortal gives a portal its name. What had the name before may still have it where the server refuses the second.
 func (c *connection) addPortal(p *portal) {
-	if old := c.request.portals[p.name]; old != nil && p.name != "" && len(old.statements) < maxMeanings {
+	if old := c.request.portals[p.name]; old != nil && p.name != "" {
 		p.statements = append(append([]*statement(nil), old.statements...), p.statements...)
+		if len(p.statements) > maxMeanings {
+			p.statements = nil // more than are judged: it is nothing that is known
+		}
 	}
 	if len(c.request.portals) >= maxNames {
 		clear(c.request.portals)
@@ -325,16 +341,16 @@ func (c *connection) addPortal(p *portal) {
 	c.request.portals[p.name] = p
 }
 
-// resolve adds to a script's facts what the names in it stand for in this session. body is that, where the script is
-// one statement and the name has one meaning.
-func (c *connection) resolve(script *sql.Script) (command, body *core.Command) {
+// resolve adds to a script's facts what the names in it stand for in this session: tables, and what has been prepared. body
+// is the latter, where the script is one statement and the name has one meaning.
+func (c *connection) resolve(ctx context.Context, script *sql.Script) (command, body *core.Command) {
 	var more []*core.Command
 	for i := range script.Statements {
 		s := &script.Statements[i]
 		switch {
 		case s.Execute != "":
-			meanings := c.names.get(s.Execute)
-			if len(meanings) == 0 {
+			meanings := c.names.meant(s.Execute, c.request.sequence)
+			if len(meanings) == 0 && script.Prepared(i) == nil { // or else its facts are the script's
 				more = append(more, unknownName("prepared statement", s.Execute))
 			}
 			for _, m := range meanings {
@@ -348,13 +364,18 @@ func (c *connection) resolve(script *sql.Script) (command, body *core.Command) {
 			}
 		}
 	}
+	command = c.catalog.qualify(ctx, script.Command)
 	if len(more) == 0 {
-		return script.Command, nil
+		return command, nil
 	}
 	if len(more) == 1 && len(script.Statements) == 1 {
 		body = more[0]
 	}
-	u := sql.Union(script.Command.Text, append([]*core.Command{script.Command}, more...))
+	all := []*core.Command{command}
+	for _, m := range more {
+		all = append(all, c.catalog.qualify(ctx, m))
+	}
+	u := sql.Union(script.Command.Text, all)
 	u.Action = script.Command.Action
 	return u, body
 }
@@ -371,12 +392,12 @@ func (c *connection) parse(ctx context.Context, frame, b []byte) error {
 	cb := body{b: b}
 	name, text := string(cb.str()), string(cb.str())
 	script := c.read(ctx, text)
-	command, _ := c.resolve(script)
-	x := &core.Exchange{Command: c.catalog.qualify(ctx, command)}
+	command, _ := c.resolve(ctx, script)
+	x := &core.Exchange{Command: command}
 	if d := c.judge(ctx, x, "prepare", nil); d != nil {
 		return c.refuse(d, x, false)
 	}
-	s := &statement{name: name, script: script}
+	s := &statement{name: name, script: script, sequence: c.request.sequence}
 	s.setParams(cb.take(4 * cb.u16()))
 	if !c.names.add(s) {
 		return &frameError{codeProgramLimitExceeded, "too many prepared statements"}
@@ -390,7 +411,7 @@ func (c *connection) bind(frame, b []byte) error {
 	if err := m.Decode(b); err != nil {
 		return malformed("malformed Bind message: %v", err)
 	}
-	p := &portal{name: m.DestinationPortal, from: m.PreparedStatement, statements: c.names.get(m.PreparedStatement), formats: m.ResultFormatCodes}
+	p := &portal{name: m.DestinationPortal, from: m.PreparedStatement, statements: c.names.meant(m.PreparedStatement, c.request.sequence), formats: m.ResultFormatCodes}
 	if c.wantsCommand && len(m.Parameters) > 0 {
 		p.params = make([]core.Param, len(m.Parameters))
 		for i, v := range m.Parameters {
@@ -438,8 +459,7 @@ func (c *connection) describe(frame, b []byte) error {
 	kind, name := cb.u8(), string(cb.str())
 	r := reply{kind: 'D'}
 	if kind == 'S' {
-		if s := c.names.get(name); len(s) > 0 {
-			r.stmt = s[len(s)-1]
+		if r.stmt = c.names.last(name); r.stmt != nil {
 			r.stmt.described = true
 		}
 	} else if p := c.request.portals[name]; p != nil {
@@ -462,15 +482,15 @@ func (c *connection) execute(ctx context.Context, frame, b []byte) error {
 		return c.send(frame, reply{kind: 'E', exchange: x, portal: p})
 	}
 	s := p.statements[len(p.statements)-1]
-	command, body := c.resolve(s.script)
+	command, body := c.resolve(ctx, s.script)
 	if len(p.statements) > 1 { // the server has not said yet which it is: it must be allowed in every meaning
 		all := make([]*core.Command, len(p.statements))
 		for i, m := range p.statements {
-			all[i], _ = c.resolve(m.script)
+			all[i], _ = c.resolve(ctx, m.script)
 		}
 		command, body = sql.Union(s.script.Command.Text, all), nil
 	}
-	x := &core.Exchange{Command: c.catalog.qualify(ctx, command)}
+	x := &core.Exchange{Command: command}
 	if d := c.judge(ctx, x, "execute", p.params); d != nil {
 		return c.refuse(d, x, false)
 	}
@@ -522,7 +542,8 @@ func (c *connection) function(ctx context.Context, frame, b []byte) error {
 	return c.send(frame, reply{kind: 'F', exchange: x})
 }
 
-// copyIn passes COPY data on. Data that belongs to no COPY is dropped, as the server does.
+// copyIn passes COPY data on: all that one read brings is one event. Data that belongs to no COPY is dropped, as the
+// server does.
 func (c *connection) copyIn(ctx context.Context, frame, b []byte) error {
 	q, l := &c.request, &c.client
 	x := q.copying
@@ -530,15 +551,27 @@ func (c *connection) copyIn(ctx context.Context, frame, b []byte) error {
 		return nil
 	}
 	if frame[0] == 'd' && c.wantsAnswer {
-		v := c.tell(ctx, &core.Event{
-			Kind: core.KindBytes, Direction: core.FromClient, Exchange: x, Bytes: b, Wire: l.in[q.kept:l.r],
-		})
+		in := copyIn{c: c, start: l.r - len(frame)}
+		q.data = append(q.data[:0], b...)
+		for l.w-l.r >= headerSize && l.in[l.r] == 'd' {
+			n, _, err := frontend.next(l.in[l.r:l.w], c.maxBody)
+			if err != nil || n == 0 {
+				break
+			}
+			q.data = append(q.data, l.in[l.r+headerSize:l.r+n]...)
+			l.r += n
+		}
+		v := c.tell(ctx, &core.Event{Kind: core.KindBytes, Direction: core.FromClient, Exchange: x, Bytes: q.data, Frame: &in})
 		q.kept = l.r
+		if cap(q.data) > 2*largeBuffer {
+			q.data = nil
+		}
 		if v.Deny != nil { // the COPY fails with our words; what was refused does not reach the server
 			q.copying = nil
 			q.out = appendFrame(q.out, 'f', []byte("refused by Weir: rule "+clean(v.Deny.Rule)+"\x00"))
 			return nil
 		}
+		frame = in.frames
 	}
 	q.out = append(q.out, frame...)
 	return nil

@@ -75,6 +75,7 @@ func (c *connection) errorResponse(ctx context.Context, frame, b []byte, head re
 	if head.refusal == nil && c.masks(ctx, head.exchange) {
 		frame, b = hide(frame, b, head)
 	}
+	frame, b = c.overdueError(frame, b)
 	if owed && head.refusal != nil && !fatal {
 		if err := c.afterError(head); err != nil {
 			return err
@@ -143,8 +144,12 @@ func (c *connection) beside(ctx context.Context, typ byte, frame, b []byte) erro
 		}
 		return c.result(ctx, 'N', "notice", frame, b, x)
 	}
-	if typ == 'A' && c.masks(ctx, nil) {
+	switch {
+	case typ == 'A' && c.masks(ctx, nil):
 		frame, b = hideNotification(frame, b)
+	case typ == 'S' && holdsText(b) && c.masks(ctx, nil):
+		head, _ := c.queue.peek()
+		frame, b = hideSetting(frame, b, head)
 	}
 	cb := body{b: b}
 	e := &core.Event{Kind: core.KindNotice, Direction: core.FromUpstream}
@@ -155,7 +160,17 @@ func (c *connection) beside(ctx context.Context, typ byte, frame, b []byte) erro
 				c.strange(name, settingRefused(name, value) != "")
 			}
 		}
-		e.Result = &core.Result{Status: "parameter", Tag: name, Message: value}
+		e.Result = &core.Result{Status: "parameter", Tag: name, Message: value, Texts: []core.Text{{Field: "value", Value: value}}}
+		e.Frame = c
+		result, at := e.Result, len(a.out)
+		a.rewrite = func() {
+			dst, length := beginFrame(a.out[:at], 'S')
+			dst = append(append(dst, name...), 0)
+			result.Message = clean(result.Texts[0].Value)
+			dst = append(append(dst, result.Message...), 0)
+			a.out = endFrame(dst, length)
+		}
+		defer func() { a.rewrite = nil }()
 	} else {
 		cb.i32()
 		channel, payload := string(cb.str()), string(cb.str())

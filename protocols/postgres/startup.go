@@ -210,7 +210,7 @@ func (s *startup) readToken() (string, error) {
 	}
 	var head [headerSize]byte
 	if _, err := io.ReadFull(s.conn, head[:]); err != nil {
-		return "", errGone
+		return "", fmt.Errorf("%w: %w", errGone, err)
 	}
 	length := int64(int32(binary.BigEndian.Uint32(head[1:])))
 	if head[0] != 'p' || length < 5 {
@@ -221,7 +221,7 @@ func (s *startup) readToken() (string, error) {
 	}
 	b := make([]byte, length-4)
 	if _, err := io.ReadFull(s.conn, b); err != nil {
-		return "", errGone
+		return "", fmt.Errorf("%w: %w", errGone, err)
 	}
 	if bytes.IndexByte(b, 0) != len(b)-1 {
 		return "", malformed("malformed password message")
@@ -268,6 +268,24 @@ var forbidden = map[string]string{
 	"session_authorization": "the session's user is the gateway's choice",
 }
 
+func refusedParameter(key, why string) error {
+	return &frameError{codeInsufficientPrivilege, fmt.Sprintf("startup parameter %q is refused by Weir: %s", clean(key), why)}
+}
+
+// replicationRefused is the error for a client that wants a replication connection, and nil for any other.
+func (s *startup) replicationRefused() error {
+	for _, p := range s.params {
+		if strings.EqualFold(p.key, "replication") {
+			switch strings.ToLower(p.value) {
+			case "false", "off", "no", "0":
+			default:
+				return refusedParameter("replication", "a replication connection would carry the whole database past every rule")
+			}
+		}
+	}
+	return nil
+}
+
 // upstreamParams checks what the client asked for and returns what Weir asks the upstream for.
 func (s *startup) upstreamParams(t *core.Target, user string) ([]param, error) {
 	database := t.Upstream.Database
@@ -278,28 +296,23 @@ func (s *startup) upstreamParams(t *core.Target, user string) ([]param, error) {
 		}
 	}
 	out := []param{{"user", user}, {"database", database}}
-	refuse := func(key, why string) error {
-		return &frameError{codeInsufficientPrivilege, fmt.Sprintf("startup parameter %q is refused by Weir: %s", clean(key), why)}
-	}
 	for _, p := range s.params {
 		key := strings.ToLower(p.key)
 		switch key {
 		case "user", "database":
 			continue
 		case "replication":
-			switch strings.ToLower(p.value) {
-			case "false", "off", "no", "0":
-				continue
+			if err := s.replicationRefused(); err != nil {
+				return nil, err
 			}
-			return nil, refuse(key, "a replication connection would carry the whole database past every rule")
 		case "options":
 			settings, err := parseOptions(p.value)
 			if err != nil {
-				return nil, refuse(key, err.Error())
+				return nil, refusedParameter(key, err.Error())
 			}
 			for _, o := range settings {
 				if why := settingRefused(o.key, o.value); why != "" {
-					return nil, refuse("options: "+o.key, why)
+					return nil, refusedParameter("options: "+o.key, why)
 				}
 			}
 			if len(settings) > 0 {
@@ -308,7 +321,7 @@ func (s *startup) upstreamParams(t *core.Target, user string) ([]param, error) {
 			continue
 		}
 		if why := settingRefused(key, p.value); why != "" {
-			return nil, refuse(key, why)
+			return nil, refusedParameter(key, why)
 		}
 		if key == "client_encoding" {
 			continue // pinned; what the client asked for is the same

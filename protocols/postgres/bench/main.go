@@ -9,6 +9,8 @@ import (
 	"os"
 	"os/signal"
 	"runtime"
+	"slices"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -19,17 +21,31 @@ func main() {
 	seconds := flag.Float64("seconds", 2, "of one pgbench run")
 	out := flag.String("o", "", "also write the table to this file")
 	only := flag.String("only", "", "measures to run, by comma: tps,bulk,connect,idle")
+	ways := flag.String("ways", "", "ways to measure, by comma; empty: all")
+	modes := flag.String("modes", "simple,prepared", "pgbench's protocols, by comma")
+	clients := flag.String("clients", "1,8,32,128", "numbers of pgbench's clients, by comma")
 	profile := flag.String("cpuprofile", "", "keep a CPU profile of the guarded gateway under load in this file")
+	profiled := flag.String("profiled", "bounded", "the way that -cpuprofile is taken of")
+	work := flag.String("profiled-work", "tps", "what the way is doing then: tps, select or copy")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
-	if err := run(ctx, *weir, *rounds, *seconds, *out, *only, *profile); err != nil {
+	b := &bench{weir: *weir, rounds: *rounds, seconds: *seconds, profiled: *profiled, profiledWork: *work, modes: strings.Split(*modes, ",")}
+	for _, n := range strings.Split(*clients, ",") {
+		k, err := strconv.Atoi(n)
+		if err != nil || k < 1 {
+			fmt.Fprintf(os.Stderr, "bench: -clients: %q is no number of clients\n", n)
+			os.Exit(2)
+		}
+		b.clients = append(b.clients, k)
+	}
+	if err := run(ctx, b, *ways, *out, *only, *profile); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)
 	}
 }
 
-func run(ctx context.Context, weir string, rounds int, seconds float64, out, only, profile string) error {
+func run(ctx context.Context, b *bench, ways, out, only, profile string) error {
 	dir, err := os.MkdirTemp("", "weir-bench-")
 	if err != nil {
 		return err
@@ -38,16 +54,19 @@ func run(ctx context.Context, weir string, rounds int, seconds float64, out, onl
 	if err := os.Chmod(dir, 0o755); err != nil {
 		return err
 	}
-	b := &bench{weir: weir, dir: dir, rounds: rounds, seconds: seconds}
+	b.dir = dir
 	defer b.close()
 	fmt.Fprintln(os.Stderr, "bench: starting PostgreSQL, Weir, pgbouncer and haproxy")
 	if err := b.start(ctx); err != nil {
 		return err
 	}
+	if ways != "" {
+		b.ways = slices.DeleteFunc(b.ways, func(w *way) bool { return !slices.Contains(strings.Split(ways, ","), w.name) })
+	}
 	wants := func(what string) bool { return only == "" || strings.Contains(","+only+",", ","+what+",") }
 	var report strings.Builder
 	fmt.Fprintf(&report, "Taken on %s with %d processors (client, gateway and server share them), %s, %s; medians of %d alternating rounds.\n",
-		time.Now().UTC().Format("2006-01-02"), runtime.NumCPU(), b.versions, runtime.Version(), rounds)
+		time.Now().UTC().Format("2006-01-02"), runtime.NumCPU(), b.versions, runtime.Version(), b.rounds)
 	for _, m := range []struct {
 		name string
 		do   func(context.Context, *strings.Builder) error

@@ -42,9 +42,9 @@ func medianRatio(a, b []float64) float64 {
 }
 
 func (b *bench) tps(ctx context.Context, out *strings.Builder) error {
-	for _, mode := range []string{"simple", "prepared"} {
+	for _, mode := range b.modes {
 		fmt.Fprintf(out, "\n## pgbench -S, %s protocol\n\n| clients | way | tps | of direct | of haproxy | of pgbouncer | p50 ms | p99 ms | proxy CPU µs/tx |\n|--:|---|--:|--:|--:|--:|--:|--:|--:|\n", mode)
-		for _, clients := range []int{1, 8, 32} {
+		for _, clients := range b.clients {
 			got := map[string][]sample{}
 			for round := range b.rounds {
 				for i := range b.ways {
@@ -194,8 +194,8 @@ func (w *way) stream(ctx context.Context, sql string) (bytes int64, took time.Du
 
 func (b *bench) bulk(ctx context.Context, out *strings.Builder) error {
 	for _, q := range []struct{ title, sql string }{
-		{"SELECT of 1,000,000 rows", "select * from wide"},
-		{"COPY TO of 1,000,000 rows", "copy wide (id, name, total, digest, created, kind) to stdout"},
+		{"SELECT of 1,000,000 rows, two columns masked", bulkQueries["select"]},
+		{"COPY TO of 1,000,000 rows", bulkQueries["copy"]},
 	} {
 		fmt.Fprintf(out, "\n## %s\n\n| way | MB/s | of direct | of haproxy | proxy CPU s |\n|---|--:|--:|--:|--:|\n", q.title)
 		speed, used := map[string][]float64{}, map[string][]float64{}
@@ -289,17 +289,14 @@ func (b *bench) idle(ctx context.Context, out *strings.Builder) error {
 // profile keeps a CPU profile of the guarded gateway under load.
 func (b *bench) profile(ctx context.Context, file string) error {
 	for _, w := range b.ways {
-		if w.name != "bounded" {
+		if w.name != b.profiled {
 			continue
 		}
-		if _, err := b.pgbench(ctx, w, "prepared", 8); err != nil { // what happens once is not of interest
+		if err := b.work(ctx, w); err != nil { // what happens once is not of interest
 			return err
 		}
 		done := make(chan error, 1)
-		go func() {
-			_, err := b.pgbench(ctx, w, "prepared", 8)
-			done <- err
-		}()
+		go func() { done <- b.work(ctx, w) }()
 		resp, err := http.Get("http://" + w.pprof + "/debug/pprof/profile?seconds=" + strconv.Itoa(max(1, int(b.seconds)-1)))
 		if err != nil {
 			return err
@@ -319,4 +316,24 @@ func (b *bench) profile(ctx context.Context, file string) error {
 		return <-done
 	}
 	return nil
+}
+
+// work is what a profile is taken of.
+func (b *bench) work(ctx context.Context, w *way) error {
+	sql, bulk := bulkQueries[b.profiledWork]
+	if !bulk {
+		_, err := b.pgbench(ctx, w, "prepared", 8)
+		return err
+	}
+	for start := time.Now(); time.Since(start).Seconds() < b.seconds; {
+		if _, _, err := w.stream(ctx, sql); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+var bulkQueries = map[string]string{
+	"select": "select * from wide",
+	"copy":   "copy wide (id, name, total, digest, created, kind) to stdout",
 }

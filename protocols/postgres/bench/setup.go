@@ -21,11 +21,14 @@ import (
 
 // bench holds what is measured: one server, and the ways to reach it.
 type bench struct {
-	weir     string
-	dir      string
-	rounds   int
-	seconds  float64
-	versions string
+	weir                   string
+	dir                    string
+	rounds                 int
+	seconds                float64
+	versions               string
+	profiled, profiledWork string
+	modes                  []string
+	clients                []int
 
 	server *postgrestest.Server
 	ways   []*way
@@ -63,7 +66,7 @@ func (b *bench) start(ctx context.Context) error {
 	}
 	if _, err := b.server.Psql(ctx, database, `
 		create table wide as select g as id, 'customer ' || g as name, 'user' || g || '@example.com' as email,
-			'+351 21 ' || lpad(g::text, 7, '0') as phone, g * 1.5 as total, md5(g::text) as digest,
+			'user' || g || '@work.example.org' as contact, g * 1.5 as total, md5(g::text) as digest,
 			timestamptz '2026-01-01' + g * interval '1 second' as created, g % 7 as kind
 		from generate_series(1, 1000000) g; vacuum analyze`); err != nil {
 		return err
@@ -75,7 +78,11 @@ func (b *bench) start(ctx context.Context) error {
 	b.versions = "PostgreSQL " + strings.Fields(version)[0]
 	b.ways = []*way{{name: "direct", addr: b.server.Addr(), user: b.server.User, password: b.server.Password, database: database}}
 	for _, w := range []struct{ name, promise, record, chain string }{
-		{"pass", "off", "off", ""}, {"bounded", "bounded", "full", "guardrails, pii"}, {"strict", "strict", "full", "guardrails, pii"},
+		{"pass", "off", "off", ""},
+		{"metadata", "bounded", "metadata", "guardrails, pii"},
+		{"norecord", "bounded", "off", "guardrails, pii"},
+		{"bounded", "bounded", "full", "guardrails, pii"},
+		{"strict", "strict", "full", "guardrails, pii"},
 	} {
 		if err := b.gateway(ctx, w.name, w.promise, w.record, w.chain); err != nil {
 			return fmt.Errorf("weir %s: %w", w.name, err)
@@ -98,7 +105,6 @@ deny contains {"rule": "no-privilege", "reason": "no"} if {
 	some effect in {"privilege", "file", "process", "network", "admin"}
 	effect in input.event.command.effects
 }
-mask contains {"column": "phone", "with": "partial"} if not "support" in input.identity.groups
 `
 
 func (b *bench) gateway(ctx context.Context, name, promise, record, chain string) error {
@@ -110,7 +116,7 @@ func (b *bench) gateway(ctx context.Context, name, promise, record, chain string
 	if chain != "" {
 		policies = `
 policies: [{name: guardrails, path: policies}]
-plugins: [{name: pii, wasm: "builtin:pii", config: {entities: [EMAIL]}}]`
+plugins: [{name: pii, wasm: "builtin:pii", columns: [email, contact], config: {entities: [EMAIL]}}]`
 	}
 	if err := os.WriteFile(filepath.Join(dir, "policies", "guardrails.rego"), []byte(policy+"\n"), 0o600); err != nil {
 		return err

@@ -3,7 +3,6 @@
 package postgrestest
 
 import (
-	"bytes"
 	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -79,17 +78,8 @@ func Find(ctx context.Context, log io.Writer) (string, error) {
 	if os.Getuid() != 0 {
 		return "", errors.New("postgrestest: no PostgreSQL server is installed: install the package postgresql, or set PGBIN to its bin folder")
 	}
-	if log == nil {
-		log = io.Discard
-	}
-	for _, args := range [][]string{{"update", "-q"}, {"install", "-q", "-y", "--no-install-recommends", "postgresql", "postgresql-contrib"}} {
-		cmd := exec.CommandContext(ctx, "apt-get", args...)
-		cmd.Env = append(os.Environ(), "DEBIAN_FRONTEND=noninteractive")
-		var out bytes.Buffer
-		cmd.Stdout, cmd.Stderr = io.MultiWriter(log, &out), io.MultiWriter(log, &out)
-		if err := cmd.Run(); err != nil {
-			return "", fmt.Errorf("postgrestest: apt-get %s: %w\n%s", args[0], err, tail(out.String(), 10))
-		}
+	if err := install(ctx, log, "postgresql", "postgresql-contrib"); err != nil {
+		return "", fmt.Errorf("postgrestest: %w", err)
 	}
 	if dir := installed(); dir != "" {
 		return dir, nil

@@ -79,6 +79,8 @@ type output struct {
 	name string
 	from origins
 	many bool
+	// loose is set where uses are asked for: its name is certain, and its place is not.
+	loose bool
 }
 
 // item is one thing in a FROM clause.
@@ -88,6 +90,8 @@ type item struct {
 	columns []output
 	open    bool    // it may have further columns
 	all     origins // of all its columns together
+	base    bool    // a relation
+	unknown string  // a relation of which the catalog knows nothing: its name, where uses are asked for
 }
 
 func (it *item) column(name string) (origins, bool) {
@@ -111,6 +115,7 @@ type lineage struct {
 	catalog Catalog
 	ctes    []*item
 	depth   int
+	uses    *uses // nil: only the lineage of outputs is asked for
 }
 
 // maxDepth bounds how deep queries and views may nest.
@@ -162,6 +167,9 @@ func (l *lineage) query(typ string, f node, outer *scope) []output {
 	l.depth++
 	defer func() { l.depth-- }()
 	if l.depth > maxDepth || l.ctx.Err() != nil {
+		if l.uses != nil {
+			l.uses.anything()
+		}
 		return []output{{many: true, from: opaque()}}
 	}
 	marked := len(l.ctes)
@@ -171,13 +179,14 @@ func (l *lineage) query(typ string, f node, outer *scope) []output {
 	}
 	switch typ {
 	case "SelectStmt":
-		return l.selects(f, outer)
+		outs := l.selects(f, outer)
+		if f["intoClause"] != nil {
+			l.copies(outs)
+		}
+		return outs
 	case "InsertStmt", "UpdateStmt", "DeleteStmt", "MergeStmt":
 		s := &scope{outer: outer}
-		target := l.rangeVar(asNode(f["relation"]), true)
-		if a := text(asNode(f["relation"])["alias"]); a != "" {
-			target.name = a
-		}
+		target := l.aliased(l.rangeVar(asNode(f["relation"]), true), asNode(f["relation"]))
 		s.items = append(s.items, target)
 		for _, key := range []string{"fromClause", "usingClause"} {
 			for _, x := range list(f[key]) {
@@ -187,15 +196,30 @@ func (l *lineage) query(typ string, f node, outer *scope) []output {
 		if src, ok := f["sourceRelation"]; ok {
 			l.from(src, s)
 		}
+		l.writes(typ, f, s)
 		// old and new values are the target's own columns
 		s.items = append(s.items, alias(target, "old"), alias(target, "new"), alias(target, "excluded"))
 		return l.targets(list(f["returningList"]), s, 1)
 	case "ExplainStmt", "PrepareStmt", "DeclareCursorStmt":
 		if typ == "ExplainStmt" {
+			if l.uses != nil { // a plan tells how many rows there are
+				l.statement(asNode(f["query"]), outer)
+			}
 			return nil
 		}
 		return l.statement(asNode(f["query"]), outer)
+	case "CreateTableAsStmt", "ViewStmt":
+		if l.uses != nil {
+			outs := l.statement(asNode(f["query"]), outer)
+			if typ == "CreateTableAsStmt" {
+				l.copies(outs)
+			}
+		}
 	case "CopyStmt":
+		if l.uses != nil {
+			l.copyStatement(f, outer)
+			return nil
+		}
 		if q := asNode(f["query"]); len(q) > 0 {
 			return l.statement(q, outer)
 		}
@@ -216,14 +240,18 @@ func alias(it *item, name string) *item {
 func (l *lineage) selects(f node, outer *scope) []output {
 	if op := text(f["op"]); op != "" && op != "SETOP_NONE" {
 		left, right := l.query("SelectStmt", asNode(f["larg"]), outer), l.query("SelectStmt", asNode(f["rarg"]), outer)
-		return union(left, right)
+		outs := union(left, right)
+		l.clauses(f, outer, outs)
+		return outs
 	}
 	if values := list(f["valuesLists"]); len(values) > 0 {
 		var outs []output
 		for _, v := range values {
 			var row []output
 			for i, x := range list(inner(v, "List")["items"]) {
-				row = append(row, output{name: "column" + strconv.Itoa(i+1), from: l.expression(x, outer)})
+				from := l.expression(x, outer)
+				l.transforms(from)
+				row = append(row, output{name: "column" + strconv.Itoa(i+1), from: from})
 			}
 			if outs == nil {
 				outs = row
@@ -231,13 +259,16 @@ func (l *lineage) selects(f node, outer *scope) []output {
 			}
 			outs = union(outs, row)
 		}
+		l.clauses(f, outer, outs)
 		return outs
 	}
 	s := &scope{outer: outer}
 	for _, x := range list(f["fromClause"]) {
 		l.from(x, s)
 	}
-	return l.targets(list(f["targetList"]), s, len(s.items))
+	outs := l.targets(list(f["targetList"]), s, len(s.items))
+	l.clauses(f, s, outs)
+	return outs
 }
 
 // union merges two results column by column; where their widths are not the same, every column may be any.
@@ -249,7 +280,7 @@ func union(a, b []output) []output {
 	if plain {
 		out := make([]output, len(a))
 		for i := range a {
-			out[i] = output{name: a[i].name, from: origins{}}
+			out[i] = output{name: a[i].name, from: origins{}, loose: a[i].loose || b[i].loose}
 			out[i].from.add(a[i].from)
 			out[i].from.add(b[i].from)
 		}
@@ -281,7 +312,9 @@ func (l *lineage) targets(list_ []any, s *scope, n int) []output {
 			path := list(asNode(ind)["indirection"])
 			if len(path) > 0 {
 				if _, star := asNode(path[len(path)-1])["A_Star"]; star {
-					outs = append(outs, output{many: true, from: l.expression(rt["val"], s)})
+					from := l.expression(rt["val"], s)
+					l.transforms(from)
+					outs = append(outs, output{many: true, from: from})
 					continue
 				}
 			}
@@ -290,7 +323,11 @@ func (l *lineage) targets(list_ []any, s *scope, n int) []output {
 		if name == "" {
 			name = nameOf(val)
 		}
-		outs = append(outs, output{name: name, from: l.expression(rt["val"], s)})
+		from := l.expression(rt["val"], s)
+		if _, plain := val["ColumnRef"]; !plain {
+			l.transforms(from)
+		}
+		outs = append(outs, output{name: name, from: from})
 	}
 	return outs
 }
@@ -317,10 +354,25 @@ func (l *lineage) star(path []any, s *scope, n int) (outs []output) {
 		}
 	}
 	for _, it := range items {
+		if l.uses != nil {
+			l.uses.columns.add(it.all)
+			for o := range it.all {
+				if it.base {
+					l.uses.columns[core.Origin{Table: o.Table, Column: "*"}] = true
+				}
+			}
+		}
 		outs = append(outs, it.columns...)
 		if it.open {
 			outs = append(outs, output{many: true, from: it.all})
 		}
+	}
+	if len(path) == 0 && len(items) > 1 && l.uses != nil && !slices.ContainsFunc(outs, func(o output) bool { return o.many }) {
+		outs = folded(outs)
+		for i := range outs {
+			outs[i].loose = true
+		}
+		return outs
 	}
 	if len(path) == 0 && len(items) > 1 { // JOIN … USING folds columns: the count is not certain
 		all := origins{}
@@ -352,6 +404,17 @@ func (l *lineage) with(with node, outer *scope) {
 			l.ctes = append(l.ctes, it)
 		}
 		all := origins{}
+		var marker core.Origin
+		if l.uses != nil { // what they are is known when all of them have been read
+			marker = l.uses.marker()
+			for _, it := range items {
+				it.all[marker] = true
+			}
+			defer func() {
+				delete(all, marker)
+				l.uses.replace(marker, all)
+			}()
+		}
 		var outs [][]output
 		for _, c := range ctes {
 			o := l.statement(asNode(inner(c, "CommonTableExpr")["ctequery"]), outer)
@@ -421,21 +484,31 @@ func (l *lineage) from(x any, s *scope) {
 		case "JoinExpr":
 			before := len(s.items)
 			l.from(f["larg"], s)
+			half := len(s.items)
 			l.from(f["rarg"], s)
+			l.joins(f, s.items[before:half], s.items[half:], s)
 			if a := asNode(f["alias"]); len(a) > 0 { // (a JOIN b) AS j: only j is in sight
 				it := &item{name: text(a["aliasname"]), open: true, all: origins{}}
+				open := false
 				for _, part := range s.items[before:] {
 					it.all.add(part.all)
+					open = open || part.open
+					if l.uses != nil {
+						it.columns = folded(append(it.columns, part.columns...))
+					}
 				}
+				it.open = open || l.uses == nil
 				s.items = append(s.items[:before], it)
 			}
 		case "RangeTableSample":
 			l.from(f["relation"], s)
+			l.decides(f["args"], s)
 		case "RangeFunction", "RangeTableFunc", "JsonTable":
 			it := &item{name: text(asNode(f["alias"])["aliasname"]), open: true, all: l.expression(f, s)}
 			if it.name == "" {
 				it.name = nameOfFunction(f)
 			}
+			l.transforms(it.all)
 			s.items = append(s.items, it)
 		default:
 			s.items = append(s.items, &item{open: true, all: opaque()})
@@ -476,28 +549,41 @@ func (l *lineage) rangeVar(r node, target bool) *item {
 		}
 	}
 	if holdsStatistics(name) {
-		return &item{name: name, schema: schema, open: true, all: opaque()}
+		return l.strange(schema, name)
+	}
+	if name == "pg_stat_activity" && (schema == "" || schema == "pg_catalog") { // what others have said may hold any value
+		return activity(name, schema)
 	}
 	relations := l.catalog.Relations(schema, name)
 	if len(relations) == 0 {
 		if schema == "pg_catalog" || schema == "information_schema" || schema == "" && strings.HasPrefix(name, "pg_") {
 			return &item{name: name, schema: schema, open: true, all: origins{}} // the server's own: it holds no rows of tables
 		}
-		return &item{name: name, schema: schema, open: true, all: opaque()}
+		return l.strange(schema, name)
 	}
 	it := l.relation(relations[0])
 	for _, more := range relations[1:] { // whichever the search path finds: any of them
 		other := l.relation(more)
-		it = &item{name: name, columns: append(append([]output(nil), it.columns...), other.columns...), open: true, all: both(it.all, other.all)}
+		it = &item{name: name, columns: append(append([]output(nil), it.columns...), other.columns...), open: l.uses == nil || it.open || other.open, all: both(it.all, other.all), base: true}
 		it.columns = folded(it.columns)
 	}
 	it.name = name
 	return it
 }
 
+// strange is a relation of which nothing is known.
+func (l *lineage) strange(schema, name string) *item {
+	it := &item{name: name, schema: schema, open: true, all: opaque()}
+	if l.uses != nil && !holdsStatistics(name) {
+		it.base, it.unknown = true, qualified(schema, name)
+		it.all = origins{{Table: it.unknown, Column: "*"}: true}
+	}
+	return it
+}
+
 // holdsStatistics reports whether a relation of pg_catalog holds values of other tables.
 func holdsStatistics(name string) bool {
-	return strings.HasPrefix(name, "pg_stats") || strings.HasPrefix(name, "pg_statistic")
+	return strings.HasPrefix(name, "pg_stats") || strings.HasPrefix(name, "pg_statistic") && name != "pg_statistic_ext" // which says what is collected
 }
 
 func both(a, b origins) origins {
@@ -523,8 +609,11 @@ func folded(cols []output) (out []output) {
 
 // relation returns a relation's columns with where they come from.
 func (l *lineage) relation(r *Relation) *item {
-	it := &item{name: r.Name, schema: r.Schema, all: origins{}}
+	it := &item{name: r.Name, schema: r.Schema, all: origins{}, base: true}
 	if r.View != "" {
+		u := l.uses // what a view does inside is its owner's
+		l.uses = nil
+		defer func() { l.uses = u }()
 		var outs []output
 		if tree, err := l.reader.parse(l.ctx, r.View); err == nil && len(tree.Stmts) == 1 && l.depth < maxDepth {
 			saved := l.ctes
@@ -539,6 +628,9 @@ func (l *lineage) relation(r *Relation) *item {
 			o := output{name: c, from: origins{}}
 			for _, x := range from[i] {
 				o.from[x] = true
+			}
+			if u != nil {
+				o.from[core.Origin{Table: r.Schema + "." + r.Name, Column: c}] = true
 			}
 			it.columns = append(it.columns, o)
 			it.all.add(o.from)
@@ -578,6 +670,9 @@ func (l *lineage) collect(v any, s *scope, out origins) {
 			case "SubLink":
 				l.collect(f["testexpr"], s, out)
 				if text(f["subLinkType"]) == "EXISTS_SUBLINK" {
+					if l.uses != nil {
+						l.statement(asNode(f["subselect"]), s)
+					}
 					continue
 				}
 				for _, o := range l.statement(asNode(f["subselect"]), s) {
@@ -592,11 +687,19 @@ func (l *lineage) collect(v any, s *scope, out origins) {
 				if len(parts) > 1 {
 					schema = parts[len(parts)-2]
 				}
+				if l.uses != nil { // what a function reads by itself is no use of the statement's
+					l.parts(f, s, out, "agg_filter", "agg_order", "over")
+					continue
+				}
 				if effect, known := functionEffect(schema, name); !known || effect == core.EffectUnknown || effect == core.EffectNetwork ||
-					strings.HasPrefix(name, "lo_") || name == "loread" {
+					strings.HasPrefix(name, "lo_") || name == "loread" || name == "pg_stat_get_activity" || name == "pg_stat_get_backend_activity" {
 					out[Anything] = true
 				}
 				l.collect(x, s, out)
+			case "CaseExpr":
+				l.parts(f, s, out, "arg")
+			case "CaseWhen":
+				l.parts(f, s, out, "expr")
 			default:
 				l.collect(x, s, out)
 			}
@@ -604,10 +707,31 @@ func (l *lineage) collect(v any, s *scope, out origins) {
 	}
 }
 
+// parts collects the parts of an expression, of which some decide about the others.
+func (l *lineage) parts(f node, s *scope, out origins, deciding ...string) {
+	for key, x := range f {
+		if l.uses == nil || !slices.Contains(deciding, key) {
+			l.collect(x, s, out)
+			continue
+		}
+		from := l.expression(x, s)
+		l.uses.indirect.add(from)
+		out.add(from)
+	}
+}
+
 var systemColumns = []string{"ctid", "xmin", "xmax", "cmin", "cmax", "tableoid", "oid"}
 
 // resolve returns what a column reference may hold.
 func (l *lineage) resolve(fields []any, s *scope) origins {
+	out := l.find(fields, s)
+	if l.uses != nil {
+		l.uses.columns.add(out)
+	}
+	return out
+}
+
+func (l *lineage) find(fields []any, s *scope) origins {
 	parts := make([]string, 0, len(fields))
 	for _, f := range fields {
 		if n := asNode(f); n["String"] != nil {
@@ -628,7 +752,7 @@ func (l *lineage) resolve(fields []any, s *scope) origins {
 				if from, ok := it.column(name); ok {
 					out.add(from)
 				} else if !slices.Contains(systemColumns, name) { // a further column, or a function of the row
-					out.add(it.all)
+					out.add(it.named(name))
 				}
 				found = true
 				continue
@@ -644,7 +768,7 @@ func (l *lineage) resolve(fields []any, s *scope) origins {
 				continue
 			}
 			if it.open { // it may be there, or farther out
-				out.add(it.all)
+				out.add(it.named(name))
 			}
 		}
 	}
@@ -662,6 +786,9 @@ func (l *lineage) resolve(fields []any, s *scope) origins {
 					return out
 				}
 			}
+		}
+		if l.uses != nil { // of any table, if there is such a column at all
+			return origins{{Table: "*", Column: name}: true}
 		}
 		return opaque()
 	}

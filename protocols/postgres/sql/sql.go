@@ -51,16 +51,9 @@ type Statement struct {
 	Body *core.Command
 	// SearchPath reports that the statement changes how names are resolved.
 	SearchPath bool
-}
-
-// Copy is a COPY that goes over the connection.
-type Copy struct {
-	From    bool
-	Table   string
-	Columns []string
-	Format  string // text, csv or binary
-	// Select is a query whose columns are those of a COPY TO STDOUT, in order, or empty when none can be given.
-	Select string
+	// Selected are the names of parts that are selected from values: columns, or functions of the database, which only
+	// its catalog can tell.
+	Selected []string
 }
 
 // Reader reads statements. It is safe for concurrent use.
@@ -103,7 +96,7 @@ func (r *Reader) Read(ctx context.Context, text string) *Script {
 	if ok {
 		if s, ok := r.shapes.Get(string(key)); ok {
 			c := s.Command.WithText(strings.Clone(text))
-			return &Script{Command: c, Statements: []Statement{{Command: c}}}
+			return &Script{Command: c, Statements: []Statement{{Command: c, Selected: s.Statements[0].Selected}}}
 		}
 	}
 	s, cacheable := r.read(ctx, text)
@@ -125,6 +118,7 @@ func (r *Reader) read(ctx context.Context, text string) (s *Script, cacheable bo
 	case !utf8.ValidString(text):
 		return incomplete(strings.ToValidUTF8(text, "�"), "the text is not UTF-8"), true
 	}
+	core.WillWait(ctx)
 	tree, err := r.parse(ctx, text)
 	if err != nil {
 		if ctx.Err() != nil {
@@ -189,6 +183,9 @@ func (r *Reader) parse(ctx context.Context, text string) (p *parsed, err error) 
 	if strings.IndexByte(text, 0) >= 0 {
 		return nil, errors.New("it holds a NUL")
 	}
+	if tooDeep(text) {
+		return nil, errors.New("it nests too deeply")
+	}
 	if !r.compiled.Load() {
 		select {
 		case r.compiling <- struct{}{}:
@@ -234,7 +231,7 @@ func script(text string, p *parsed) *Script {
 	}
 	if len(s.Statements) == 1 {
 		s.Command = s.Statements[0].Command
-		s.shaped = shaped(s.Command)
+		s.shaped = shaped(s.Command) && !places(p.Stmts[0].Stmt)
 		return s
 	}
 	commands := make([]*core.Command, len(s.Statements))
@@ -243,6 +240,57 @@ func script(text string, p *parsed) *Script {
 	}
 	s.Command = Union(text, commands)
 	return s
+}
+
+// Prepared returns what statement i executes by a name that a statement before it in the same text prepares, or nil.
+func (s *Script) Prepared(i int) *core.Command {
+	if i < 0 || i >= len(s.Statements) || s.Statements[i].Execute == "" {
+		return nil
+	}
+	for j := i - 1; j >= 0; j-- {
+		if p := &s.Statements[j]; p.Prepare == s.Statements[i].Execute {
+			return p.Body
+		}
+	}
+	return nil
+}
+
+// WithFunctions returns s with those parts that are selected from values as calls of functions of the database of which
+// nothing is known. Where none of them is, that is s itself.
+func (s *Script) WithFunctions(is func(c *core.Command, name string) bool) *Script {
+	changed := false
+	out := &Script{Command: s.Command, Statements: slices.Clone(s.Statements)}
+	for i := range out.Statements {
+		st := &out.Statements[i]
+		var calls []core.Resource
+		for _, name := range st.Selected {
+			if is(st.Command, name) {
+				calls = append(calls, core.Resource{Kind: "function", Name: name, Use: []string{"call", "unknown"}})
+			}
+		}
+		if len(calls) == 0 {
+			continue
+		}
+		changed = true
+		call := &core.Command{Action: st.Command.Action, Effects: []core.Effect{core.EffectUnknown}, Resources: calls, Where: true, Status: core.StatusKnown}
+		st.Command = Union(st.Command.Text, []*core.Command{st.Command, call})
+		if st.Body != nil {
+			st.Body = Union(st.Body.Text, []*core.Command{st.Body, call})
+		}
+	}
+	if !changed {
+		return s
+	}
+	if len(out.Statements) == 1 {
+		out.Command = out.Statements[0].Command
+		return out
+	}
+	commands := make([]*core.Command, len(out.Statements))
+	for i := range out.Statements {
+		commands[i] = out.Statements[i].Command
+	}
+	out.Command = Union(s.Command.Text, commands)
+	return out
 }
 
 // Union folds several commands into one that does all they do.
@@ -289,11 +337,15 @@ func addResource(list []core.Resource, r core.Resource) []core.Resource {
 		if list[i].Kind == r.Kind && list[i].Name == r.Name {
 			list[i].Use = addAll(list[i].Use, r.Use)
 			list[i].Columns = addAll(list[i].Columns, r.Columns)
+			list[i].Indirect = addAll(list[i].Indirect, r.Indirect)
+			list[i].Copied = addAll(list[i].Copied, r.Copied)
+			list[i].Transformed = addAll(list[i].Transformed, r.Transformed)
 			return list
 		}
 	}
 	r.Use = addAll(nil, r.Use) // the list's own copy
 	r.Columns = addAll(nil, r.Columns)
+	r.Indirect, r.Copied, r.Transformed = addAll(nil, r.Indirect), addAll(nil, r.Copied), addAll(nil, r.Transformed)
 	return append(list, r)
 }
 

@@ -133,6 +133,9 @@ func constant(v any) (string, bool) {
 		case "String":
 			return text(f["sval"]), true
 		case "Integer":
+			if f["ival"] == nil { // zero is left out
+				return "0", true
+			}
 			return fmt.Sprint(f["ival"]), true
 		case "Boolean":
 			b, _ := f["boolval"].(bool)

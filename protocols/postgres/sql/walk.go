@@ -43,6 +43,7 @@ type walker struct {
 	refs    []string // the columns named
 	star    bool
 	secret  bool
+	pinned  string // the one setting whose row of pg_settings is asked for, see pinnedSetting
 }
 
 func (w *walker) effect(effects ...core.Effect) {
@@ -76,6 +77,9 @@ func (w *walker) statement(typ string, f node) {
 	switch typ {
 	case "SelectStmt":
 		w.effect(core.EffectRead)
+		outer := w.pinned
+		w.pinned = pinnedSetting(f)
+		defer func() { w.pinned = outer }()
 		if into, ok := f["intoClause"].(node); ok {
 			w.effect(core.EffectDDL, core.EffectWrite)
 			w.table(into["rel"], "create")
@@ -84,12 +88,16 @@ func (w *walker) statement(typ string, f node) {
 		w.walk(f)
 	case "InsertStmt":
 		w.effect(core.EffectWrite)
-		w.table(f["relation"], "write")
+		uses := []string{"write", "insert"}
+		if text(asNode(f["onConflictClause"])["action"]) == "ONCONFLICT_UPDATE" {
+			uses = append(uses, "update")
+		}
+		w.table(f["relation"], uses...)
 		w.targets(f["cols"])
 		w.walk(without(f, "relation", "cols"))
 	case "UpdateStmt", "DeleteStmt":
 		w.effect(core.EffectWrite)
-		w.table(f["relation"], "write")
+		w.table(f["relation"], "write", actionOf(typ))
 		if typ == "UpdateStmt" {
 			w.targets(f["targetList"])
 		}
@@ -99,13 +107,13 @@ func (w *walker) statement(typ string, f node) {
 		w.walk(without(f, "relation"))
 	case "MergeStmt":
 		w.effect(core.EffectRead, core.EffectWrite)
-		w.table(f["relation"], "write")
+		w.merge(f)
 		w.walk(without(f, "relation"))
 	case "TruncateStmt":
 		w.effect(core.EffectWrite)
 		w.command.Where = false
 		for _, r := range list(f["relations"]) {
-			w.table(inner(r, "RangeVar"), "write")
+			w.table(inner(r, "RangeVar"), "write", "truncate")
 		}
 	case "CopyStmt":
 		w.copy(f)
@@ -153,6 +161,13 @@ func (w *walker) statement(typ string, f node) {
 		w.unsure("CALL runs a procedure whose text is not seen")
 	case "DoStmt":
 		w.unsure("DO runs a block of code")
+	case "ListenStmt", "NotifyStmt", "UnlistenStmt":
+		w.effect(plain[typ].effects...)
+		channel := text(f["conditionname"])
+		if channel == "" {
+			channel = "*"
+		}
+		w.resource("channel", channel, actionOf(typ))
 	default:
 		p, ok := plain[typ]
 		if !ok {
@@ -174,6 +189,25 @@ func (w *walker) statement(typ string, f node) {
 			w.tables(f, p.use)
 		}
 	}
+}
+
+// merge notes what the clauses of a MERGE do to its table.
+func (w *walker) merge(f node) {
+	uses := []string{"write"}
+	for _, c := range list(f["mergeWhenClauses"]) {
+		clause := inner(c, "MergeWhenClause")
+		kind := text(clause["commandType"])
+		switch kind {
+		case "CMD_INSERT":
+			uses = addAll(uses, []string{"insert"})
+		case "CMD_UPDATE", "CMD_DELETE":
+			uses = addAll(uses, []string{strings.ToLower(strings.TrimPrefix(kind, "CMD_"))})
+			if !selective(f["joinCondition"]) && !selective(clause["condition"]) {
+				w.command.Where = false
+			}
+		}
+	}
+	w.table(f["relation"], uses...)
 }
 
 // body walks a statement that a name now stands for, and keeps it for when the name is used.
@@ -239,6 +273,14 @@ func (w *walker) walk(v any) {
 				continue
 			case key == "A_Star":
 				w.star = true
+			case key == "A_Indirection":
+				w.attributes(list(asNode(x)["indirection"]))
+			case key == "A_Expr":
+				w.operator(asNode(x)["name"])
+			case key == "SubLink":
+				w.operator(asNode(x)["operName"])
+			case key == "SortBy":
+				w.operator(asNode(x)["useOp"])
 			}
 			w.walk(x)
 		}
@@ -277,26 +319,27 @@ func (w *walker) tables(f node, use string) {
 }
 
 // table notes that a table is used, unless the name is that of a WITH query.
-func (w *walker) table(v any, use string) {
+func (w *walker) table(v any, use ...string) {
 	r := asNode(v)
 	name := text(r["relname"])
 	if name == "" {
 		return
 	}
 	schema := text(r["schemaname"])
-	if schema == "" && use == "read" && slices.Contains(w.ctes, name) {
+	if schema == "" && use[0] == "read" && slices.Contains(w.ctes, name) {
 		return
 	}
 	if text(r["relpersistence"]) == "t" && schema == "" {
 		schema = "pg_temp"
 	}
-	w.resource("table", qualified(schema, name), use)
+	w.resource("table", qualified(schema, name), use...)
+	w.system(qualified(schema, name), use)
 }
 
 // qualified returns schema.name; a name without a schema is left for the session's search path to resolve.
 func qualified(schema, name string) string {
 	if schema == "" {
-		if strings.HasPrefix(name, "pg_") { // pg_catalog comes first in every search path that does not name it
+		if systemRelations[name] {
 			return "pg_catalog." + name
 		}
 		return name
@@ -339,11 +382,15 @@ func (w *walker) call(f node) {
 		}
 		setting, ok := constant(args[0])
 		value, fixed := constant(args[1])
+		if !ok && isColumn(args[0], "name") {
+			setting, ok = w.pinned, w.pinned != ""
+		}
 		if !ok {
 			w.unsure("set_config of a setting that is not written out")
 			return
 		}
 		w.setting(setting, value, fixed)
+		w.resource("setting", strings.ToLower(setting), "write")
 		if !fixed && !parameter(args[1]) { // a setting is told to the client, and can be read: past every mask
 			w.unsure("set_config of a value that is computed")
 		}
@@ -405,76 +452,6 @@ func pinnedTo(name, value string) bool {
 	value = strings.NewReplacer("-", "", "_", "").Replace(value)
 	return value == "utf8" || value == "unicode" || value == "default"
 }
-
-// copy reads COPY.
-func (w *walker) copy(f node) {
-	from, _ := f["is_from"].(bool)
-	program, _ := f["is_program"].(bool)
-	file := text(f["filename"])
-	use := "read"
-	if from {
-		use = "write"
-		w.effect(core.EffectWrite)
-	} else {
-		w.effect(core.EffectRead)
-	}
-	c := &Copy{From: from, Format: "text"}
-	if r := asNode(f["relation"]); len(r) > 0 {
-		w.table(r, use)
-		c.Table = qualified(text(r["schemaname"]), text(r["relname"]))
-	}
-	for _, a := range list(f["attlist"]) {
-		c.Columns = append(c.Columns, text(inner(a, "String")["sval"]))
-	}
-	w.refs = append(w.refs, c.Columns...)
-	w.star = w.star || len(c.Columns) == 0
-	for _, o := range list(f["options"]) {
-		d := inner(o, "DefElem")
-		if text(d["defname"]) == "format" {
-			c.Format = strings.ToLower(text(inner(d["arg"], "String")["sval"]))
-		}
-	}
-	switch {
-	case program:
-		w.effect(core.EffectProcess, core.EffectFile)
-	case file != "":
-		w.effect(core.EffectFile)
-		w.resource("file", file, use)
-	default:
-		w.out.Copy = c
-		c.Select = selectOf(w.command.Text, f, c)
-	}
-	w.walk(f["query"])
-	w.walk(f["whereClause"])
-}
-
-// selectOf returns the query that gives what a COPY TO STDOUT gives.
-func selectOf(text string, f node, c *Copy) string {
-	r := asNode(f["relation"])
-	switch {
-	case c.From:
-		return ""
-	case len(r) == 0:
-		q, _ := parenthesised(text)
-		return q
-	}
-	columns := "*"
-	if len(c.Columns) > 0 {
-		quoted := make([]string, len(c.Columns))
-		for i, n := range c.Columns {
-			quoted[i] = identifier(n)
-		}
-		columns = strings.Join(quoted, ", ")
-	}
-	name := identifier(fmt.Sprint(r["relname"]))
-	if schema, ok := r["schemaname"].(string); ok {
-		name = identifier(schema) + "." + name
-	}
-	return "select " + columns + " from only " + name
-}
-
-// identifier quotes a name.
-func identifier(name string) string { return `"` + strings.ReplaceAll(name, `"`, `""`) + `"` }
 
 // explain reads EXPLAIN: with ANALYZE the statement runs.
 func (w *walker) explain(f node) {
@@ -552,6 +529,7 @@ func (w *walker) columnRef(f node) {
 	if len(fields) == 0 {
 		return
 	}
+	w.attributes(fields[1:])
 	last := asNode(fields[len(fields)-1])
 	if s, ok := last["String"]; ok {
 		w.refs = addAll(w.refs, []string{text(asNode(s)["sval"])})

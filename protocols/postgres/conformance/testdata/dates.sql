@@ -1,0 +1,24 @@
+-- Dates and times under changing settings, which the client is told of.
+select date '2026-02-28' + 1, timestamp '2026-01-31' + interval '1 month', interval '1 year 2 mons 3 days 04:05:06.789', time '23:59:59.999999', timetz '12:00+05:30';
+select timestamptz '2026-03-29 00:30:00+00' at time zone 'Europe/Lisbon', timestamptz 'infinity', date '-infinity', timestamp 'epoch', date '0044-03-15 BC';
+set timezone = 'Asia/Kathmandu';
+select timestamptz '2026-01-02 03:04:05+00';
+set datestyle = 'German';
+select date '2026-01-02', timestamptz '2026-01-02 03:04:05+00';
+set datestyle = 'SQL, DMY';
+select date '2026-01-02', '02/01/2026'::date, timestamp '2026-01-02 03:04:05';
+set datestyle = 'ISO, MDY';
+set intervalstyle = 'iso_8601';
+select interval '1 year 2 mons -3 days 04:05:06';
+set intervalstyle = 'sql_standard';
+select interval '1 year 2 mons -3 days 04:05:06';
+reset intervalstyle;
+reset timezone;
+select extract(epoch from timestamp '2026-01-02'), date_trunc('quarter', timestamp '2026-05-06 07:08:09'), age(timestamp '2026-01-01', timestamp '2024-02-29'), to_char(timestamp '2026-01-02 15:04:05', 'Dy DD Mon YYYY HH12:MI AM');
+select g::date from generate_series(timestamp '2026-01-30', '2026-02-02', '1 day') g;
+select '2026-02-30'::date;
+select '25:00'::time;
+select 'next friday'::date;
+select timestamp '294277-01-01';
+select (timestamp '2026-01-01', timestamp '2026-02-01') overlaps (timestamp '2026-01-15', interval '1 day'), to_timestamp('1.5.2026', 'DD.MM.YYYY')::date;
+select tstzrange('2026-01-01 00:00+00', '2026-01-02 00:00+00') @> timestamptz '2026-01-01 12:00+00';

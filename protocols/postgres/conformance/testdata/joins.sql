@@ -1,0 +1,22 @@
+-- Joins of every kind, subqueries, set operations, recursion.
+create table a (id int primary key, x text);
+create table b (id int, a_id int, y numeric);
+insert into a select g, 'a' || g from generate_series(1, 6) g;
+insert into b select g, g % 4 + 1, g * 1.1 from generate_series(1, 8) g union all select 9, null, null;
+select * from a join b on b.a_id = a.id order by a.id, b.id;
+select * from a left join b using (id) order by id;
+select * from a right join b on a.id = b.a_id order by b.id;
+select a.id, b.id from a full join b on a.id = b.id + 3 order by 1, 2;
+select count(*) from a cross join b;
+select a.x, l.* from a, lateral (select max(y) as top, count(*) from b where b.a_id = a.id) l order by 1;
+select x from a where exists (select from b where a_id = a.id and y > 5) order by 1;
+select x from a where id not in (select a_id from b where a_id is not null) order by 1;
+select id from a union select a_id from b order by 1 nulls last;
+select id from a intersect select a_id from b order by 1;
+select id from a except all select a_id from b order by 1;
+with recursive t (n, f) as (select 1, 1::numeric union all select n + 1, f * (n + 1) from t where n < 25) select * from t where n % 5 = 0;
+with gone as (delete from b where y > 8 returning *), there as (insert into a select 100 + id, 'from b' from gone returning id) select (select count(*) from gone), array_agg(id order by id) from there;
+select * from a natural join (values (1, 'a1'), (2, 'no')) v (id, x);
+explain (costs off) select * from a join b on b.a_id = a.id where a.id = 3;
+select * from a join b on b.nothing = a.id;
+select id from a join b on true;

@@ -1,0 +1,25 @@
+-- LISTEN and NOTIFY, within and without transactions.
+listen here;
+notify here;
+notify here, 'a payload';
+select pg_notify('here', 'by function ' || g) from generate_series(1, 3) g;
+begin;
+notify here, 'later';
+notify here, 'later';
+notify here, 'and once more';
+select 'nothing yet';
+commit;
+begin;
+notify here, 'never';
+rollback;
+select 'nothing came';
+notify elsewhere, 'not heard';
+select pg_listening_channels();
+listen "Quoted Channel";
+notify "Quoted Channel", 'näme 😀';
+unlisten here;
+notify here, 'not heard';
+select pg_notify('', 'no channel');
+select pg_notify('here', repeat('x', 8001));
+unlisten *;
+select count(*) from pg_listening_channels();
