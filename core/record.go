@@ -40,6 +40,9 @@ type Recorder interface {
 	// Settle returns once everything up to m is as durable as the session's promise says. Safe to call from
 	// several goroutines, also during Record.
 	Settle(ctx context.Context, m Mark) error
+	// Settled reports whether Settle would return at once. When it would not, then is called once, from any goroutine,
+	// when it would; then must not wait.
+	Settled(m Mark, then func()) bool
 	// Seal ends the session: nothing is recorded after it.
 	Seal(end End) error
 }

@@ -36,12 +36,13 @@ type Session struct {
 	bytes         atomic.Int64
 	denied        atomic.Int64
 
-	mu    sync.Mutex // guards what follows: numbering and recording are one step
-	seq   uint64
-	facts []byte
-	end   End // set by Close, for its record
-	ended bool
-	last  Mark
+	mu     sync.Mutex // guards what follows: numbering and recording are one step
+	seq    uint64
+	facts  []byte
+	shapes shapes
+	end    End // set by Close, for its record
+	ended  bool
+	last   Mark
 }
 
 // SessionConfig is what a gateway gives a new session besides the facts.
@@ -103,6 +104,11 @@ func (s *Session) Settle(ctx context.Context, m Mark) error {
 		return nil
 	}
 	return s.recorder.Settle(ctx, m)
+}
+
+// Settled reports whether Settle would return at once, and has then called when it would, as Recorder.Settled does.
+func (s *Session) Settled(m Mark, then func()) bool {
+	return s.recorder == nil || m == 0 || s.recorder.Settled(m, then)
 }
 
 // guard adds the gateway's own refusals to the verdict and keeps the account of the exchange.
@@ -316,7 +322,7 @@ func (s *Session) appendFacts(b []byte, e *Event, v *Verdict, level Level) []byt
 		return appendDenial(b, v)
 	case KindColumns:
 		b = append(b, `{"columns":`...)
-		b = appendObject(b, e.Columns)
+		b = s.shapes.append(b, e.Columns)
 		return appendDenial(b, v)
 	case KindRows:
 		b = append(b, `{"rows":`...)

@@ -208,6 +208,11 @@ func (k *checker) steps() {
 		case strings.Contains(p.WASM, "://"):
 			k.problem(at+".wasm", "fetch it, and name the file", "this build loads no plugin over the network")
 		}
+		for j, column := range p.Columns {
+			if strings.TrimSpace(column) == "" {
+				k.problem(fmt.Sprintf("%s.columns[%d]", at, j), "name a column, table.column or schema.table.column", "is empty")
+			}
+		}
 	}
 	used := map[string]bool{}
 	k.chain("chain", k.Chain, steps, used)

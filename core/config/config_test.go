@@ -33,7 +33,7 @@ retention: {default: 400d}
 policies:
   - {name: guardrails, path: policies/}
 plugins:
-  - {name: pii, wasm: builtin:pii, config: {entities: [EMAIL, CARD], depth: 3, strict: true}}
+  - {name: pii, wasm: builtin:pii, columns: [note, sales.people.email], config: {entities: [EMAIL, CARD], depth: 3, strict: true}}
 chain: [guardrails, pii]
 targets:
   - name: orders
@@ -67,6 +67,7 @@ func TestWhole(t *testing.T) {
 		"archive":    {c.Archive[0].Path, "/etc/weir/archive"},
 		"policy":     {c.Policies[0].Path, "/etc/weir/policies"},
 		"plugin":     {c.Plugins[0].WASM, "builtin:pii"},
+		"columns":    {fmt.Sprint(c.Plugins[0].Columns), "[note sales.people.email]"},
 		"settings":   {fmt.Sprint(c.Plugins[0].Config), "map[depth:3 entities:[EMAIL CARD] strict:true]"},
 		"max_frame":  {c.Targets[0].Limits.MaxFrame, int64(64 << 20)},
 		"label":      {c.Targets[0].Labels["tier"], "1"},
@@ -145,6 +146,8 @@ func TestProblems(t *testing.T) {
 		{"no such step", "chain: [guardrails, pii]", "chain: [guardrial, pii]", `chain[0]: there is no policy or plugin "guardrial" (did you mean guardrails?)`},
 		{"step twice", "chain: [guardrails, pii]", "chain: [pii, pii]", `"pii" stands twice`},
 		{"unused", "chain: [guardrails, pii]\n", "chain: [guardrails]\n", `plugins[0]: "pii" is in no chain: it would do nothing`},
+		{"no column", "columns: [note, sales.people.email]", `columns: [note, ""]`, "plugins[0].columns[1]: is empty"},
+		{"one column", "columns: [note, sales.people.email]", "columns: note", "plugins[0].columns: must be a list, not a text"},
 		{"step names", "name: pii", "name: guardrails", `plugins[0].name: "guardrails" stands twice`},
 		{"target names", "name: billing", "name: orders", `targets[1].name: "orders" stands twice`},
 		{"name shape", "name: billing", "name: a/b", `"a/b" cannot be a name`},

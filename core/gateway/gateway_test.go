@@ -144,6 +144,8 @@ func (r *memoryRecorder) Settle(context.Context, core.Mark) error {
 	return nil
 }
 
+func (r *memoryRecorder) Settled(core.Mark, func()) bool { return true }
+
 func (r *memoryRecorder) Seal(end core.End) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -412,7 +412,8 @@ func (p *packer) endAll() {
 // due returns the sessions with a block to cut or to send again, and else how long it is until one has.
 func (p *packer) due(now time.Time) ([]*packed, time.Duration) {
 	var out []*packed
-	next := p.age
+	most := p.patience()
+	next := most
 	all := p.hurry.Load() > 0 || p.held >= p.budget
 	for _, s := range p.sessions {
 		switch {
@@ -421,10 +422,10 @@ func (p *packer) due(now time.Time) ([]*packed, time.Duration) {
 			out = append(out, s)
 		case len(s.chunks) == 1:
 			age := now.Sub(s.chunks[0].since)
-			if all || age >= p.age || len(s.chunks[0].raw) >= blockTarget {
+			if all || age >= most || len(s.chunks[0].raw) >= blockTarget {
 				out = append(out, s)
 			} else {
-				next = min(next, p.age-age)
+				next = min(next, most-age)
 			}
 		}
 		if len(out) == passBlocks {
@@ -432,6 +433,18 @@ func (p *packer) due(now time.Time) ([]*packed, time.Duration) {
 		}
 	}
 	return out, max(next, time.Millisecond)
+}
+
+// patience is how long a record waits for its block to fill. Each block costs JetStream, archive and index the same,
+// however little is in it, so the more sessions have something to say the longer it is: up to five times the age.
+func (p *packer) patience() time.Duration {
+	busy := 0
+	for _, s := range p.sessions {
+		if len(s.chunks) > 0 {
+			busy++
+		}
+	}
+	return p.age * time.Duration(min(5, 1+busy/8))
 }
 
 // cut makes the session's next block.

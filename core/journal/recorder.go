@@ -83,16 +83,28 @@ func (r *recorder) Record(ctx context.Context, rec *core.Record) (core.Mark, err
 
 // Settle implements core.Recorder.
 func (r *recorder) Settle(ctx context.Context, m core.Mark) error {
-	l := r.j.wal
+	if r.free() {
+		return nil
+	}
+	return r.j.wal.settle(ctx, uint64(m), r.epoch)
+}
+
+// Settled implements core.Recorder.
+func (r *recorder) Settled(m core.Mark, then func()) bool {
+	return r.free() || r.j.wal.settled(uint64(m), r.epoch, then)
+}
+
+// free reports whether the promise lets everything pass now.
+func (r *recorder) free() bool {
 	switch r.promise {
 	case core.PromiseOff:
-		return nil
+		return true
 	case core.PromiseBounded:
-		if l.epoch.Load() == r.epoch && !l.behind(r.j.c.BoundedTime, r.j.c.BoundedBytes) {
-			return nil
-		}
+		l := r.j.wal
+		return l.epoch.Load() == r.epoch && !l.behind(r.j.c.BoundedTime, r.j.c.BoundedBytes)
+	default:
+		return false
 	}
-	return l.settle(ctx, uint64(m), r.epoch)
 }
 
 // Seal implements core.Recorder. It does not wait: nothing is delivered after it.

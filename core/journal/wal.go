@@ -54,6 +54,7 @@ type wal struct {
 	flightEnd  uint64
 	flightFrom time.Time
 	pool       [][]byte
+	kick       chan struct{} // asks the committer
 
 	segMu   sync.Mutex
 	segs    []*segment // in use, in order
@@ -73,10 +74,23 @@ type part struct {
 	b  []byte
 }
 
-// group is those who wait for one write. One of them is told to lead.
+// group is those who wait for one write. One of them is told to lead, or the committer is when some of them only want
+// to be told.
 type group struct {
 	done chan struct{}
 	lead chan struct{}
+	then []func()
+}
+
+// end tells those who wait that the write is over.
+func (g *group) end() {
+	if g == nil {
+		return
+	}
+	close(g.done)
+	for _, f := range g.then {
+		f()
+	}
 }
 
 func newGroup() *group { return &group{done: make(chan struct{}), lead: make(chan struct{}, 1)} }
@@ -246,6 +260,54 @@ func (l *wal) settle(ctx context.Context, mark, epoch uint64) error {
 	}
 }
 
+// settled is settle for one who does not wait: it reports whether settle would return at once, and has then called when
+// it would.
+func (l *wal) settled(mark, epoch uint64, then func()) bool {
+	if l.durable.Load() >= mark {
+		return true
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.epoch.Load() != epoch || l.err != nil || l.durable.Load() >= mark || !l.committing && l.size == 0 {
+		return true
+	}
+	g := l.forming
+	if l.committing {
+		g = l.wait(mark)
+	} else if g == nil {
+		g = newGroup()
+		l.forming = g
+	}
+	g.then = append(g.then, then)
+	if !l.committing {
+		l.askForCommit()
+	}
+	return false
+}
+
+func (l *wal) askForCommit() {
+	select {
+	case l.kick <- struct{}{}:
+	default:
+	}
+}
+
+// committer writes for those who do not wait.
+func (l *wal) committer(ctx context.Context) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-l.kick:
+		}
+		l.mu.Lock()
+		for !l.committing && l.size > 0 && l.forming != nil && len(l.forming.then) > 0 {
+			l.commit()
+		}
+		l.mu.Unlock()
+	}
+}
+
 // wait returns the group that mark belongs to; the log is locked and a write is under way.
 func (l *wal) wait(mark uint64) *group {
 	g := &l.forming
@@ -280,10 +342,12 @@ func (l *wal) commit() {
 		l.deliver(parts) // before durable moves: who sees it moved and the queue empty has read everything
 		l.durable.Store(end)
 	}
-	if done != nil {
-		close(done.done)
-	}
-	if g := l.forming; g != nil {
+	done.end()
+	switch g := l.forming; {
+	case g == nil:
+	case len(g.then) > 0:
+		l.askForCommit()
+	default:
 		g.lead <- struct{}{} // empty: a group is told once, when it is next
 	}
 }
@@ -422,10 +486,9 @@ func (l *wal) fail(err error) {
 	l.err = err
 	epoch := l.epoch.Add(1)
 	l.parts, l.size = nil, 0
-	if g := l.forming; g != nil {
-		l.forming = nil
-		close(g.done)
-	}
+	g := l.forming
+	l.forming = nil
+	g.end()
 	lostGauge.Set(1)
 	l.log.Error("journal: lost; nothing passes until it is back", "dir", l.dir, "error", err)
 	l.lost(epoch)

@@ -28,7 +28,9 @@ type Conn struct {
 	mu         sync.Mutex
 	registered uint32 // what the kernel watches for
 	attached   bool   // the step is to be called
-	running    bool   // it is being called
+	running    bool   // it is being called, or has paused
+	paused     bool   // it is to be called after Resume
+	resumed    bool   // Resume came before the step had paused
 	muted      bool   // reading is not watched: something came while the step was running elsewhere
 	expired    bool   // the deadline for reading has passed
 	closed     bool
@@ -158,14 +160,19 @@ func (c *Conn) begin(events uint32) bool {
 // run calls the step until it has nothing to do.
 func (c *Conn) run(buffer []byte) {
 	for {
-		over := c.step(buffer)
+		next := c.step(buffer)
 		c.mu.Lock()
-		if over {
+		switch {
+		case next == Over:
 			c.attached = false
-		}
-		if c.attached && (c.expired || c.closed) {
+		case next == Paused && c.resumed, next == Again && (c.expired || c.closed):
+			c.resumed = false
 			c.mu.Unlock()
 			continue
+		case next == Paused:
+			c.paused = true
+			c.mu.Unlock()
+			return
 		}
 		c.running, c.muted = false, false
 		if !c.closed {
@@ -173,6 +180,17 @@ func (c *Conn) run(buffer []byte) {
 		}
 		c.mu.Unlock()
 		return
+	}
+}
+
+// Resume has a step called again that has paused, or is about to. It does not wait, and is called once for each pause.
+func (c *Conn) Resume() {
+	c.mu.Lock()
+	paused := c.paused
+	c.paused, c.resumed = false, !paused
+	c.mu.Unlock()
+	if paused {
+		c.l.resume(c)
 	}
 }
 

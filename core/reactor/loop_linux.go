@@ -1,6 +1,7 @@
 package reactor
 
 import (
+	"encoding/binary"
 	"fmt"
 	"runtime"
 	"sync"
@@ -15,6 +16,7 @@ const (
 	overtime = 5 * time.Millisecond // after which a step has lost its thread to the others
 	restTime = 2 * time.Millisecond // after which a connection that waits for much takes what there is
 	lowWater = 64 << 10             // bytes that a connection in bulk mode waits for
+	bell     = 0                    // the number of a loop's bell; connections have others
 	batch    = 128                  // connections that one call of the kernel may name
 )
 
@@ -37,7 +39,7 @@ var (
 func Shared() (*Reactor, error) {
 	once.Do(func() {
 		n := runtime.GOMAXPROCS(0)
-		loops := max(1, n/2) // the targets and clients of a machine need the rest
+		loops := max(1, n/2)
 		if shared, failed = start(loops); failed == nil {
 			// A loop that waits for the kernel holds none of Go's processors. When it comes back it must find one at
 			// once, and not after some other goroutine's ten milliseconds: the kernel is the better judge of who is next.
@@ -55,6 +57,12 @@ func start(loops int) (*Reactor, error) {
 			return nil, fmt.Errorf("reactor: %w", err)
 		}
 		l := &loop{r: r, fd: fd, conns: map[int32]*Conn{}, waiting: make(chan *turn, standby)}
+		if l.bell, err = unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK); err != nil {
+			return nil, fmt.Errorf("reactor: %w", err)
+		}
+		if err := unix.EpollCtl(fd, unix.EPOLL_CTL_ADD, l.bell, &unix.EpollEvent{Events: unix.EPOLLIN | unix.EPOLLET, Fd: bell}); err != nil {
+			return nil, fmt.Errorf("reactor: %w", err)
+		}
 		r.loops = append(r.loops, l)
 		go l.lead(newTurn(l))
 	}
@@ -100,6 +108,8 @@ type loop struct {
 	mu    sync.Mutex
 	conns map[int32]*Conn
 	last  int32
+	again []*Conn // whose steps are to be called again
+	bell  int     // an eventfd: rung when again is no longer empty
 }
 
 // turn is a goroutine that leads, has led, or will lead a loop.
@@ -160,25 +170,70 @@ func (l *loop) poll(t *turn) {
 		if l.r.parked.Load() && l.r.parked.CompareAndSwap(true, false) {
 			l.r.wake <- struct{}{}
 		}
+		rung := false
 		l.mu.Lock()
 		for i := range n {
 			ready[i] = l.conns[events[i].Fd]
+			rung = rung || events[i].Fd == bell
 		}
 		l.mu.Unlock()
+		if rung && !l.callAgain(t) {
+			return
+		}
 		for i := range n {
 			c := ready[i]
 			ready[i] = nil
-			if c == nil || !c.begin(events[i].Events) {
-				continue
-			}
-			t.steps.Add(1)
-			c.turn.Store(t)
-			c.run(t.buffer)
-			c.turn.Store(nil)
-			t.steps.Add(1)
-			if !t.leads.Load() {
+			if c != nil && c.begin(events[i].Events) && !t.call(c) {
 				return
 			}
 		}
 	}
+}
+
+// call runs a connection's step, and reports whether t still leads.
+func (t *turn) call(c *Conn) bool {
+	t.steps.Add(1)
+	c.turn.Store(t)
+	c.run(t.buffer)
+	c.turn.Store(nil)
+	t.steps.Add(1)
+	return t.leads.Load()
+}
+
+// resume has the step of a connection called that had paused.
+func (l *loop) resume(c *Conn) {
+	l.mu.Lock()
+	l.again = append(l.again, c)
+	first := len(l.again) == 1
+	l.mu.Unlock()
+	if first {
+		l.ring()
+	}
+}
+
+var one = binary.NativeEndian.AppendUint64(nil, 1)
+
+func (l *loop) ring() {
+	_, _ = unix.Write(l.bell, one)
+}
+
+// callAgain calls the steps that were resumed. It reports whether t still leads; else somebody else goes on.
+func (l *loop) callAgain(t *turn) bool {
+	l.mu.Lock()
+	list := l.again
+	l.again = nil
+	l.mu.Unlock()
+	for i, c := range list {
+		if t.call(c) {
+			continue
+		}
+		if rest := list[i+1:]; len(rest) > 0 {
+			l.mu.Lock()
+			l.again = append(rest, l.again...)
+			l.mu.Unlock()
+			l.ring()
+		}
+		return false
+	}
+	return true
 }

@@ -25,5 +25,8 @@ func (*Conn) Attach(Step) {}
 // Yield does nothing.
 func (*Conn) Yield() {}
 
+// Resume does nothing.
+func (*Conn) Resume() {}
+
 // Bulk does nothing.
 func (*Conn) Bulk(bool) {}

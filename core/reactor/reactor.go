@@ -6,7 +6,8 @@
 //
 // What has to be done is a step: one read and what follows from it. A step may wait. Then it says so (Conn.Yield, which
 // core.WillWait reaches by the context), another goroutine goes on for the other connections, and the step ends where it
-// is, as any goroutine would. A step that computes for too long is noticed within some milliseconds and treated the
+// is, as any goroutine would. A step that waits for something that can call back returns Paused instead, which costs no
+// goroutine: Conn.Resume has it called again. A step that computes for too long is noticed within some milliseconds and treated the
 // same, so one session's trouble stays its own.
 package reactor
 
@@ -15,9 +16,19 @@ import "errors"
 // ErrAgain is what Conn.Read returns when nothing has come: the step is called again when something has.
 var ErrAgain = errors.New("reactor: nothing to read yet")
 
-// Step deals with what a connection has for reading: it calls Conn.Read once, and reports whether the connection will
-// not be read any more. buffer is for its use until it returns.
-type Step func(buffer []byte) (over bool)
+// Step deals with what a connection has for reading: it calls Conn.Read once, or goes on where it paused. buffer is for
+// its use until it returns.
+type Step func(buffer []byte) Next
+
+// Next is what a step leaves to be done.
+type Next uint8
+
+// What a step may leave.
+const (
+	Again  Next = iota // call it when there is something to read
+	Paused             // call it after Conn.Resume, and not before
+	Over               // do not call it any more
+)
 
 // BufferSize is the length in bytes of the buffer that a step is lent.
 const BufferSize = 256 << 10

@@ -63,23 +63,23 @@ func newRelay(t testing.TB, before func(*Conn)) *relay {
 	t.Cleanup(func() { _ = x.Close(); _ = y.Close() })
 	l := &relay{left: left, right: right, x: x, y: y, over: make(chan string, 2)}
 	step := func(name string, from, to *Conn) Step {
-		return func(buffer []byte) bool {
+		return func(buffer []byte) Next {
 			n, err := from.Read(buffer)
 			switch {
 			case errors.Is(err, ErrAgain):
-				return false
+				return Again
 			case err != nil:
 				l.over <- name + ": " + err.Error()
-				return true
+				return Over
 			}
 			if before != nil {
 				before(from)
 			}
 			if _, err := to.Write(buffer[:n]); err != nil {
 				l.over <- name + ": " + err.Error()
-				return true
+				return Over
 			}
-			return false
+			return Again
 		}
 	}
 	x.Attach(step("x", x, y))
@@ -294,17 +294,17 @@ func TestBulk(t *testing.T) {
 	}
 	t.Cleanup(func() { _ = x.Close(); _ = y.Close() })
 	reads := make(chan int, 10_000)
-	x.Attach(func(buffer []byte) bool {
+	x.Attach(func(buffer []byte) Next {
 		n, err := x.Read(buffer)
 		if errors.Is(err, ErrAgain) {
-			return false
+			return Again
 		}
 		if err != nil {
-			return true
+			return Over
 		}
 		x.Bulk(true)
 		reads <- n
-		return false
+		return Again
 	})
 	total, calls := 0, 0
 	for range 200 {
@@ -346,4 +346,72 @@ func TestNotASocket(t *testing.T) {
 	if _, err := c.Write([]byte("x")); err != nil {
 		t.Errorf("a refused connection does not work any more: %v", err)
 	}
+}
+
+// TestPause: a step that pauses goes on when it is resumed, no sooner, and no other waits for it.
+func TestPause(t *testing.T) {
+	r, err := Shared()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var wg sync.WaitGroup
+	for i := range 20 {
+		left, a := pipe(t)
+		b, _ := pipe(t)
+		x, y, ok := r.Pair(a, b)
+		if !ok {
+			t.Fatal("no pair")
+		}
+		t.Cleanup(func() { _ = x.Close(); _ = y.Close() })
+		var held []byte
+		may := make(chan bool, 1)
+		x.Attach(func(buffer []byte) Next {
+			if held != nil {
+				select {
+				case <-may:
+				default:
+					t.Error("it goes on although nobody said so")
+				}
+				_, _ = x.Write(held)
+				held = nil
+				return Again
+			}
+			n, err := x.Read(buffer)
+			if errors.Is(err, ErrAgain) {
+				return Again
+			}
+			if err != nil {
+				return Over
+			}
+			held = bytes.Clone(buffer[:n])
+			resume := func() {
+				may <- true
+				x.Resume()
+			}
+			switch i % 3 {
+			case 0:
+				resume() // before it has paused
+			case 1:
+				go resume()
+			default:
+				time.AfterFunc(2*time.Millisecond, resume)
+			}
+			return Paused
+		})
+		wg.Go(func() {
+			for k := range 100 {
+				said, heard := []byte{byte(k), 1}, make([]byte, 2)
+				_ = left.SetDeadline(time.Now().Add(10 * time.Second))
+				if _, err := left.Write(said); err != nil {
+					t.Error(err)
+					return
+				}
+				if _, err := io.ReadFull(left, heard); err != nil || !bytes.Equal(said, heard) {
+					t.Errorf("%d: %q %v", k, heard, err)
+					return
+				}
+			}
+		})
+	}
+	wg.Wait()
 }

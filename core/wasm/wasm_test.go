@@ -209,6 +209,44 @@ func TestRows(t *testing.T) {
 	}
 }
 
+// TestNarrowed: the operator's columns narrow what a guest sees, by where the values come from and not by what they are
+// called.
+func TestNarrowed(t *testing.T) {
+	columns := []core.Column{
+		{Name: "note", Type: "text", Origin: &core.Origin{Table: "s.people", Column: "note"}},
+		{Name: "alias", Type: "text", Origin: &core.Origin{Table: "s.people", Column: "email"}},
+		{Name: "lower", Type: "text", Lineage: []core.Origin{{Table: "s.people", Column: "email"}}},
+		{Name: "anything", Type: "text", Lineage: []core.Origin{{Table: "*", Column: "*"}}},
+		{Name: "email", Type: "text", Origin: &core.Origin{Table: "s.others", Column: "email"}},
+	}
+	for _, c := range []struct {
+		only []string
+		want string
+	}{
+		{nil, "N A L X E"},
+		{[]string{"people.email"}, "n A L X e"},
+		{[]string{"S.People.Email"}, "n A L X e"},
+		{[]string{"email"}, "n A L X E"},
+		{[]string{"note", "others.email"}, "N a l X E"},
+		{[]string{"t.none"}, "n a l X e"},
+	} {
+		p := load(t, Config{Module: guestModule, Config: map[string]any{"mode": "upper"}, Columns: c.only})
+		b := batch(columns, []string{"n", "a", "l", "x", "e"})
+		ask(t, p, rowsEvent(b))
+		if got := strings.Join(values(b), " "); got != c.want {
+			t.Errorf("%q: it has seen %q, not %q", c.only, got, c.want)
+		}
+	}
+	commands := strings.Replace(handManifest, `["command","rows"],"columns":["*"]`, `["command"]`, 1)
+	_, err := newHost(t).Load(t.Context(), Config{Name: "x", Module: hand(result(0, 0), func(m *module) {
+		m.data = []byte(commands)
+		m.funcs[1].code = i64const(1024<<32 | int64(len(commands)))
+	}), Columns: []string{"email"}})
+	if err == nil || !strings.Contains(err.Error(), "columns would do nothing") {
+		t.Errorf("a guest that sees no columns: %v", err)
+	}
+}
+
 // TestBatchSizes: what does not fit into one frame goes in several, and the answers into the right cells.
 func TestBatchSizes(t *testing.T) {
 	patient := Limits{Command: 10 * time.Second, Rows: 10 * time.Second} // a busy machine or the race detector must not decide

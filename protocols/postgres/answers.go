@@ -23,28 +23,43 @@ type answerState struct {
 	cut     chan struct{} // closed when the cancel request for it has been answered
 	ended   bool          // the upstream has said why it ends the session
 	scratch []byte
+	size    int    // bytes of the last read, and what was left of those before
 	pieces  int    // reads of the present answer that were as large as a piece of a long one
 	need    int    // bytes that the next message needs; 0: not known
 	changed bool   // DDL has run and is not committed, as far as is known
 	rewrite func() // rebuilds the present event in out after its texts have changed
 }
 
-// readAnswers reads once what the upstream has sent, and deals with it. It reports whether that was the last.
-func (c *connection) readAnswers(ctx context.Context) (over bool) {
-	if err := c.server.fill(c.answer.need); err != nil {
-		if errors.Is(err, reactor.ErrAgain) {
-			return false
+// readAnswers reads once what the upstream has sent, and deals with it.
+func (c *connection) readAnswers(ctx context.Context) reactor.Next {
+	a := &c.answer
+	if !c.server.paused {
+		if err := c.server.fill(a.need); err != nil {
+			if errors.Is(err, reactor.ErrAgain) {
+				return reactor.Again
+			}
+			c.upstreamGone(err)
+			return reactor.Over
 		}
-		c.upstreamGone(err)
-		return true
+		a.size = c.server.w - c.server.r
+		if err := c.deliver(ctx); err != nil {
+			c.fail(err)
+			return reactor.Over
+		}
 	}
-	size := c.server.w - c.server.r
-	if err := c.deliver(ctx); err != nil {
+	ok, err := c.settled(ctx, &c.server, a.settle)
+	if c.server.paused = err == nil && !ok; c.server.paused {
+		return reactor.Paused
+	}
+	if err == nil {
+		err = c.forward(ctx)
+	}
+	if err != nil {
 		c.fail(err)
-		return true
+		return reactor.Over
 	}
-	c.pace(size)
-	return false
+	c.pace(a.size)
+	return reactor.Again
 }
 
 // A server sends a long answer in pieces of 8 KiB; taking each as it comes costs more wake-ups than work.
@@ -89,7 +104,7 @@ func (c *connection) upstreamGone(err error) {
 	c.stop(core.EndError, "the upstream's connection failed", err)
 }
 
-// deliver deals with every whole message that has been read, then sends what is left of them in one write.
+// deliver deals with every whole message that has been read. What is left of them is in out.
 func (c *connection) deliver(ctx context.Context) error {
 	a, l := &c.answer, &c.server
 	a.out, a.kept, a.settle, a.need = a.out[:0], 0, 0, 0
@@ -121,13 +136,15 @@ func (c *connection) deliver(ctx context.Context) error {
 			return d
 		}
 	}
-	if err := c.session.Settle(ctx, a.settle); err != nil {
-		return err
-	}
+	return nil
+}
+
+// forward sends the client in one write what deliver has left.
+func (c *connection) forward(ctx context.Context) error {
 	if c.queue.empty() {
 		c.deadline.clear()
 	}
-	if err := c.client.write(ctx, a.out); err != nil {
+	if err := c.client.write(ctx, c.answer.out); err != nil {
 		return fmt.Errorf("%w: %w", errGone, err)
 	}
 	if c.request.draining.Load() && c.quiet() {

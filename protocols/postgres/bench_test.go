@@ -16,6 +16,7 @@ func (d *discard) Record(_ context.Context, r *core.Record) (core.Mark, error) {
 	return 1, nil
 }
 func (*discard) Settle(context.Context, core.Mark) error { return nil }
+func (*discard) Settled(core.Mark, func()) bool          { return true }
 func (*discard) Seal(core.End) error                     { return nil }
 
 // loop is a connection between two scripts: what the client asks, what the server answers.
@@ -42,7 +43,10 @@ func (l *loop) turn() error {
 	if err := l.c.client.fill(0); err != nil {
 		return err
 	}
-	if _, err := l.c.handle(context.Background()); err != nil {
+	if err := l.c.handle(context.Background()); err != nil {
+		return err
+	}
+	if err := l.c.ask(context.Background()); err != nil {
 		return err
 	}
 	for l.server.in.Len() > 0 {
@@ -50,6 +54,9 @@ func (l *loop) turn() error {
 			return err
 		}
 		if err := l.c.deliver(context.Background()); err != nil {
+			return err
+		}
+		if err := l.c.forward(context.Background()); err != nil {
 			return err
 		}
 	}

@@ -62,7 +62,11 @@ type leg struct {
 	r, w int
 	kept []byte // where in lies between steps, when it was lent
 	lent bool
-	mu   sync.Mutex
+	// resume has the pump that reads this leg called again after a pause; nil where it has a goroutine to wait in.
+	resume func()
+	buffer *[]byte // what the pump has to send is in it, or is bigger than it; nil between steps
+	paused bool    // what the pump has to send waits for its record
+	mu     sync.Mutex
 }
 
 const (
@@ -261,7 +265,14 @@ func (c *connection) dismiss(code, text string, end core.End, reason string, err
 func (c *connection) run(ctx context.Context) (end core.End, reason string, err error) {
 	if len(c.early) > 0 {
 		c.server.in, c.server.w, c.early = c.early, len(c.early), nil
-		if err := c.deliver(ctx); err != nil {
+		err := c.deliver(ctx)
+		if err == nil {
+			err = c.session.Settle(ctx, c.answer.settle)
+		}
+		if err == nil {
+			err = c.forward(ctx)
+		}
+		if err != nil {
 			c.fail(err)
 		}
 	}

@@ -301,6 +301,9 @@ func copyThrough(t testing.TB, plugin core.Plugin, sql string, fields []field, s
 		if err = c.deliver(context.Background()); err != nil {
 			break
 		}
+		if err = c.forward(context.Background()); err != nil {
+			break
+		}
 	}
 	out := client.out.Bytes()
 	if !bytes.Equal(journal.clientBytes(), out) && err == nil {
@@ -492,7 +495,7 @@ func TestCopyIsFewEvents(t *testing.T) {
 			if err := l.c.client.fill(0); err != nil {
 				t.Fatal(err)
 			}
-			if _, err := l.c.handle(t.Context()); err != nil {
+			if err := errors.Join(l.c.handle(t.Context()), l.c.ask(t.Context())); err != nil {
 				t.Fatal(err)
 			}
 		}

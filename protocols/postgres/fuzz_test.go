@@ -105,7 +105,7 @@ func FuzzBackend(f *testing.F) {
 		} else {
 			c.queue.push(reply{kind: 'Q', exchange: x})
 		}
-		for c.server.fill(c.answer.need) == nil && c.deliver(context.Background()) == nil {
+		for c.server.fill(c.answer.need) == nil && c.deliver(context.Background()) == nil && c.forward(context.Background()) == nil {
 		}
 		if out := client.out.Bytes(); !bytes.HasPrefix(journal.clientBytes(), out) {
 			t.Fatalf("the client was sent what is not in the record:\n%q\n%q", out, journal.clientBytes())

@@ -186,7 +186,10 @@ type memory struct {
 	settled core.Mark
 }
 
-type memoryRecorder struct{ m *memory }
+type memoryRecorder struct {
+	m    *memory
+	told core.Mark // the highest that Settled was asked about
+}
 
 func (r *memoryRecorder) Record(_ context.Context, rec *core.Record) (core.Mark, error) {
 	r.m.mu.Lock()
@@ -210,6 +213,23 @@ func (r *memoryRecorder) Settle(_ context.Context, m core.Mark) error {
 	}
 	r.m.settled = max(r.m.settled, m)
 	return nil
+}
+
+// Settled makes every third mark wait, now and then for nothing.
+func (r *memoryRecorder) Settled(m core.Mark, then func()) bool {
+	r.m.mu.Lock()
+	first := m%3 == 0 && m > r.told
+	r.told = max(r.told, m)
+	r.m.mu.Unlock()
+	switch {
+	case !first:
+		return true
+	case m%2 == 0:
+		then()
+	default:
+		go then()
+	}
+	return false
 }
 
 func (r *memoryRecorder) Seal(end core.End) error {

@@ -25,27 +25,28 @@ func (c *connection) start(ctx context.Context, over chan<- struct{}) {
 			return
 		}
 	}
-	pump := func(out *[]byte, read func(context.Context) bool) {
-		for !c.step(ctx, out, read) {
+	pump := func(l *leg, out *[]byte, read func(context.Context) reactor.Next) {
+		for c.step(ctx, l, out, read) != reactor.Over {
 		}
 		over <- struct{}{}
 	}
 	_ = c.allowIdle()
-	go pump(&c.request.out, c.readRequests)
-	go pump(&c.answer.out, c.readAnswers)
+	go pump(&c.client, &c.request.out, c.readRequests)
+	go pump(&c.server, &c.answer.out, c.readAnswers)
 }
 
 // carry has a reactor run a pump.
-func (c *connection) carry(ctx context.Context, l *leg, conn *reactor.Conn, out *[]byte, read func(context.Context) bool, over chan<- struct{}) {
+func (c *connection) carry(ctx context.Context, l *leg, conn *reactor.Conn, out *[]byte, read func(context.Context) reactor.Next, over chan<- struct{}) {
 	ctx = core.OnWait(ctx, conn.Yield)
-	conn.Attach(func(buffer []byte) bool {
+	l.resume = conn.Resume
+	conn.Attach(func(buffer []byte) reactor.Next {
 		l.borrow(buffer)
-		done := c.step(ctx, out, read)
+		next := c.step(ctx, l, out, read)
 		l.giveBack()
-		if done {
+		if next == reactor.Over {
 			over <- struct{}{}
 		}
-		return done
+		return next
 	})
 }
 
@@ -53,20 +54,33 @@ func (c *connection) carry(ctx context.Context, l *leg, conn *reactor.Conn, out 
 var buffers = sync.Pool{New: func() any { b := make([]byte, 0, smallBuffer); return &b }}
 
 // step runs one step of a pump. A panic ends this session and no other.
-func (c *connection) step(ctx context.Context, out *[]byte, read func(context.Context) bool) (over bool) {
+func (c *connection) step(ctx context.Context, l *leg, out *[]byte, read func(context.Context) reactor.Next) (next reactor.Next) {
 	defer func() {
 		if e := recover(); e != nil {
 			c.stop(core.EndError, "internal error", &panicError{e})
-			over = true
+			next = reactor.Over
 		}
 	}()
-	b := buffers.Get().(*[]byte)
-	*out = (*b)[:0]
-	over = read(ctx)
-	if cap(*out) <= 2*largeBuffer {
-		*b = *out
-		buffers.Put(b)
+	if l.buffer == nil { // else it goes on with what it has
+		l.buffer = buffers.Get().(*[]byte)
+		*out = (*l.buffer)[:0]
 	}
-	*out = nil
-	return over
+	if next = read(ctx); next == reactor.Paused {
+		return next
+	}
+	if cap(*out) <= 2*largeBuffer {
+		*l.buffer = *out
+		buffers.Put(l.buffer)
+	}
+	l.buffer, *out = nil, nil
+	return next
+}
+
+// settled reports whether what has been recorded up to m may go on its way. When it may not yet, and the pump can be
+// called again, it is: the answer is false. A pump that cannot waits here.
+func (c *connection) settled(ctx context.Context, l *leg, m core.Mark) (bool, error) {
+	if l.resume != nil && !c.session.Settled(m, l.resume) {
+		return false, nil
+	}
+	return true, c.session.Settle(ctx, m)
 }

@@ -31,36 +31,51 @@ type requestState struct {
 	data     []byte         // what one read has brought of it
 	draining atomic.Bool
 	deadline time.Time
-	need     int // bytes that the next message needs; 0: not known
+	need     int  // bytes that the next message needs; 0: not known
+	bye      bool // the client has said goodbye
 }
 
 // goodbyeTime bounds how long an upstream may go on answering a client that has said goodbye.
 const goodbyeTime = 30 * time.Second
 
-// readRequests reads once what the client has sent, and deals with it. It reports whether that was the last.
-func (c *connection) readRequests(ctx context.Context) (over bool) {
-	if err := c.await(c.request.need); err != nil {
-		switch {
-		case errors.Is(err, reactor.ErrAgain):
-			return false
-		case errors.Is(err, errIdle):
-			c.fail(err)
-		case hungUp(err):
-			c.stop(core.EndClosed, "the client hung up", nil)
-		default:
-			c.stop(core.EndClosed, "the client's connection failed", err)
+// readRequests reads once what the client has sent, and deals with it.
+func (c *connection) readRequests(ctx context.Context) reactor.Next {
+	q := &c.request
+	if !c.client.paused {
+		if err := c.await(q.need); err != nil {
+			switch {
+			case errors.Is(err, reactor.ErrAgain):
+				return reactor.Again
+			case errors.Is(err, errIdle):
+				c.fail(err)
+			case hungUp(err):
+				c.stop(core.EndClosed, "the client hung up", nil)
+			default:
+				c.stop(core.EndClosed, "the client's connection failed", err)
+			}
+			return reactor.Over
 		}
-		return true
+		if err := c.handle(ctx); err != nil {
+			c.fail(err)
+			return reactor.Over
+		}
 	}
-	bye, err := c.handle(ctx)
-	if err != nil {
+	ok, err := c.settled(ctx, &c.client, q.settle)
+	if c.client.paused = err == nil && !ok; c.client.paused {
+		return reactor.Paused
+	}
+	if err == nil {
+		err = c.ask(ctx)
+	}
+	switch {
+	case err != nil:
 		c.fail(err)
-		return true
-	}
-	if bye { // what is owed is still delivered; the upstream hangs up when it has said all
+		return reactor.Over
+	case q.bye: // what is owed is still delivered; the upstream hangs up when it has said all
 		_ = c.server.conn.SetReadDeadline(time.Now().Add(goodbyeTime))
+		return reactor.Over
 	}
-	return bye
+	return reactor.Again
 }
 
 // await reads from the client, which has the idle limit for it.
@@ -95,15 +110,14 @@ func (c *connection) allowIdle() error {
 	return c.client.conn.SetReadDeadline(c.request.deadline)
 }
 
-// handle deals with every whole message that has been read, then sends what is left of them in one write. It reports
-// whether the client has said goodbye.
-func (c *connection) handle(ctx context.Context) (bye bool, err error) {
+// handle deals with every whole message that has been read. What is left of them is in out.
+func (c *connection) handle(ctx context.Context) error {
 	q, l := &c.request, &c.client
 	q.out, q.settle, q.kept, q.need = q.out[:0], 0, l.r, 0
-	for !bye {
+	for !q.bye {
 		size, more, err := frontend.next(l.in[l.r:l.w], c.maxBody)
 		if err != nil {
-			return false, err
+			return err
 		}
 		if size == 0 {
 			q.need = more
@@ -111,29 +125,31 @@ func (c *connection) handle(ctx context.Context) (bye bool, err error) {
 		}
 		frame := l.in[l.r : l.r+size]
 		l.r += size
-		if bye = frame[0] == 'X'; bye {
+		if q.bye = frame[0] == 'X'; q.bye {
 			c.leaving.Store(true) // the upstream will hang up: no need to tell
 		}
 		if err := c.message(ctx, frame); err != nil {
-			return false, err
+			return err
 		}
 	}
 	if d := c.keepRest(ctx); d != nil { // nothing that is not recorded goes on, not even a Sync
-		return false, d
+		return d
 	}
-	if err := c.session.Settle(ctx, q.settle); err != nil {
-		return false, err
-	}
+	return nil
+}
+
+// ask sends the upstream in one write what handle has left.
+func (c *connection) ask(ctx context.Context) error {
 	if !c.cutting.TryRLock() {
 		core.WillWait(ctx)
 		c.cutting.RLock()
 	}
-	err = c.server.write(ctx, q.out)
+	err := c.server.write(ctx, c.request.out)
 	c.cutting.RUnlock()
 	if err != nil {
-		return false, fmt.Errorf("%w: %w", errUpstreamGone, err)
+		return fmt.Errorf("%w: %w", errUpstreamGone, err)
 	}
-	return bye, nil
+	return nil
 }
 
 // keepRest records the messages that belong to no event, such as a lone Sync.
