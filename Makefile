@@ -23,6 +23,18 @@ build: bin/weir ## build bin/weir and the plugins that it carries
 .PHONY: plugins
 plugins: $(GUEST_FILES) ## build the guests in plugins/ to WebAssembly
 
+.PHONY: sdks
+sdks: ## build the examples of every SDK; installs the tools that are missing, as root
+	@sdk/build.sh -install
+
+.PHONY: sdks-here
+sdks-here: # those whose tools are there; continuous integration installs the rest
+	@sdk/build.sh $(if $(CI),-install)
+
+.PHONY: bench-plugins
+bench-plugins: sdks-here ## what a guest costs: a cell masked, a command asked; sdk/BENCHMARKS.md has the targets
+	go test -run '^$$' -bench '^Benchmark(Mask|RoundTrip|PII)$$' -benchtime 1s -count $(or $(COUNT),5) ./core/wasm
+
 .SECONDEXPANSION:
 plugins/%.wasm: $$(shell find plugins/$$(*D) sdk/go -name '*.go') go.mod
 	@echo "building $@"
@@ -43,7 +55,7 @@ demo: bin/weir bin/demo bin/agent-loop ## an agent's session, guarded, masked, r
 	bin/demo -bin bin $(if $(KEEP),-keep)
 
 .PHONY: test
-test: plugins ## every test; installs PostgreSQL from the distribution when there is none
+test: plugins sdks-here ## every test; installs PostgreSQL from the distribution when there is none
 	go test -timeout 20m ./...
 
 .PHONY: race
@@ -82,7 +94,7 @@ fuzz: ## each fuzz target for FUZZTIME (default 30s)
 
 .PHONY: clean
 clean: ## remove what make has built
-	rm -rf bin .demo $(GUEST_FILES)
+	rm -rf bin .demo $(GUEST_FILES) $(wildcard sdk/*/examples/*/*.wasm)
 
 .PHONY: bench
 bench: bin/weir ## what Weir costs beside a direct connection, pgbouncer and haproxy; writes BENCHMARKS.md

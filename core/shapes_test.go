@@ -14,7 +14,10 @@ func TestShapes(t *testing.T) {
 		return []Column{c}
 	}
 	answers := [][]Column{
-		nil, {}, {base}, {base, base},
+		nil,
+		{},
+		{base},
+		{base, base},
 		with(func(c *Column) { c.Name = "b" }), with(func(c *Column) { c.Type = "int4" }), with(func(c *Column) { c.Binary = true }),
 		with(func(c *Column) { c.Origin = nil }), with(func(c *Column) { c.Origin = &Origin{"s.t", "b"} }), with(func(c *Column) { c.Origin = &Origin{"s.t", "a"} }),
 		with(func(c *Column) { c.Lineage = nil }), with(func(c *Column) { c.Lineage = []Origin{{"s.u", "c"}} }),

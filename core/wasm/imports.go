@@ -77,13 +77,17 @@ const patience = 10
 func tick(ctx context.Context, m api.Module, _ []uint64) {
 	in := ctx.Value(instanceKey{}).(*instance)
 	in.spent += slice
-	if d := time.Since(in.started); d > in.budget && (in.spent > in.budget || d > patience*in.budget) {
+	d := time.Since(in.started)
+	if d > in.budget && (in.spent > in.budget || d > patience*in.budget) {
 		panic(errDeadline)
 	}
 	if in.caller != nil && in.caller.Err() != nil {
 		panic(context.Cause(in.caller))
 	}
-	runtime.Gosched()   // a guest is not preempted: other goroutines run here
+	if d-in.yielded > time.Millisecond { // a guest is not preempted: other goroutines run here
+		in.yielded = d
+		runtime.Gosched()
+	}
 	if in.fuel == nil { // while it starts
 		in.fuel, _ = m.ExportedGlobal(fuelExport).(api.MutableGlobal)
 	}

@@ -35,6 +35,7 @@ type instance struct {
 
 	// of the present call
 	started    time.Time
+	yielded    time.Duration // after started, when it last let others run
 	budget     time.Duration
 	spent      time.Duration // units of fuel, of which a guest burns one a nanosecond or more
 	caller     context.Context
@@ -54,7 +55,7 @@ type value struct {
 
 // begin sets what one call into the guest may use.
 func (in *instance) begin(ctx context.Context, budget time.Duration) {
-	in.started, in.budget, in.spent = time.Now(), budget, 0
+	in.started, in.budget, in.spent, in.yielded = time.Now(), budget, 0, 0
 	in.caller = ctx
 	in.findings, in.complaint = nil, ""
 	in.logLines, in.logBytes, in.metricUses, in.dropped = 0, 0, 0, 0

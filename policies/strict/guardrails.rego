@@ -16,6 +16,19 @@ resources := object.get(command, "resources", [])
 asked if input.event.kind == "command"
 
 # METADATA
+# title: Nothing without the lists
+# description: A rule that reads a list which is not there would not fire.
+# custom: {rule: lists-missing}
+deny contains {
+	"rule": "lists-missing",
+	"reason": sprintf("the profile's data.yaml has no list %q", [list]),
+	"hint": "ask the operator to put it back; it may be empty",
+} if {
+	some list in ["tabular", "masks", "closed_functions", "refuse"]
+	not data.strict[list]
+}
+
+# METADATA
 # title: Nothing that cannot be read
 # description: Also where the target lets incomplete commands pass. Blocks of code and procedures are such commands.
 # custom: {rule: incomplete}
@@ -178,6 +191,21 @@ deny contains {
 	"write" in r.use
 	not lower(r.name) in data.strict.settings
 	not exempt("setting-not-listed")
+}
+
+# METADATA
+# title: No setting that makes the server talkative
+# description: Debug messages show statements as the server sees them, with their values, and what functions note.
+# custom: {rule: setting-verbose}
+deny contains {
+	"rule": "setting-verbose",
+	"reason": sprintf("this value of the setting %q makes the server tell what it does inside", [r.name]),
+	"hint": "notice, warning and error may be chosen",
+} if {
+	some r in resources
+	r.kind == "setting"
+	"verbose" in r.use
+	not exempt("setting-verbose")
 }
 
 # METADATA

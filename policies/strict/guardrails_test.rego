@@ -73,6 +73,19 @@ test_settings if {
 	rules(ask("set", ["session"], true, [{"kind": "setting", "name": "", "use": ["write"]}])) == {"setting-not-listed"}
 }
 
+test_a_list_is_missing if {
+	every list in ["tabular", "masks", "closed_functions", "refuse"] {
+		"lists-missing" in rules(ask("select", ["read"], true, table({}))) with data.strict as object.remove(data.strict, [list])
+	}
+}
+
+test_verbose_settings if {
+	verbose := [{"kind": "setting", "name": "client_min_messages", "use": ["write", "verbose"]}]
+	rules(ask("set", ["session"], true, verbose)) == {"setting-verbose"}
+	rules(ask("set", ["session"], true, [{"kind": "setting", "name": "client_min_messages", "use": ["write"]}])) == set()
+	rules(ask("set", ["session"], true, verbose)) == set() with data.strict.exempt as {"setting-verbose": ["agents"]}
+}
+
 test_masked_uses if {
 	every how in ["indirect", "copied", "transformed"] {
 		rules(ask("select", ["read"], true, table({how: ["email"]}))) == {sprintf("masked-%s", [how])}

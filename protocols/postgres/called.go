@@ -22,13 +22,15 @@ func (c *catalog) called(ctx context.Context, s *sql.Script) *sql.Script {
 	if c == nil || !slices.ContainsFunc(s.Statements, func(st sql.Statement) bool { return len(st.Selected) > 0 }) {
 		return s
 	}
-	n := &named{ctx: ctx, facts: c.now()}
+	reading, cancel := c.reading(ctx)
+	defer cancel()
+	n, anything := &named{ctx: reading, facts: c.now()}, c.routines.Load() || s.Command.Action == "multiple" && s.Command.HasEffect(core.EffectDDL)
 	functions, err := n.singleArgument(ctx)
 	if err != nil {
 		return sql.Unreadable(s.Command.Text, "the functions of its database cannot be looked up now")
 	}
 	return s.WithFunctions(func(command *core.Command, name string) bool {
-		return functions[name] && !n.hasColumn(command, name)
+		return (anything || functions[name]) && !n.hasColumn(command, name)
 	})
 }
 

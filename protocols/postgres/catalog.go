@@ -17,11 +17,19 @@ import (
 	"github.com/weir-gateway/weir/protocols/postgres/sql"
 )
 
-// A catalog is what Weir knows of one database's relations, read over a connection of its own with the target's own
+// A catalog is what one session knows of its database. What the session has changed and not committed is not in it: until
+// then whatever depends on it may be anything.
+type catalog struct {
+	*database
+	changing atomic.Bool // it has changed relations
+	routines atomic.Bool // it may have changed functions
+}
+
+// A database is what Weir knows of one database's relations, read over a connection of its own with the target's own
 // credential: each relation when it is first asked for. OIDs and attribute numbers are never given again while a table
 // lives, so what can go stale is only what a rename changes: everything is forgotten after DDL that Weir sees, and after
 // catalogAge.
-type catalog struct {
+type database struct {
 	target  *core.Target
 	reader  *sql.Reader
 	clients *clients
@@ -39,13 +47,16 @@ type catalog struct {
 const (
 	catalogAge     = 10 * time.Second
 	catalogTimeout = 5 * time.Second
-	maxRelations   = 100_000 // kept at a time
-	keptShapes     = 4096
+	// catalogPatience is how long a session waits that is changing relations: a view's definition cannot be read while it
+	// is locked.
+	catalogPatience = 250 * time.Millisecond
+	maxRelations    = 100_000 // kept at a time
+	keptShapes      = 4096
 )
 
 // facts are what is known since one moment.
 type facts struct {
-	catalog *catalog
+	catalog *database
 	since   time.Time
 	shapes  *lru.Cache[shapeKey, [][]core.Origin] // lineage of the outputs of a statement
 
@@ -69,7 +80,7 @@ type relation struct {
 }
 
 // now returns facts that are young enough.
-func (c *catalog) now() *facts {
+func (c *database) now() *facts {
 	f := c.facts.Load()
 	if f != nil && !c.stale.Load() && time.Since(f.since) < catalogAge {
 		f.mu.Lock()
@@ -110,7 +121,7 @@ where %s and c.relkind in ('r', 'p', 'v', 'm', 'f', 'c')
 order by c.oid, a.attnum`
 
 // relations reads the relations that a condition on pg_class c names.
-func (c *catalog) relations(ctx context.Context, condition string) (map[uint32]*relation, error) {
+func (c *database) relations(ctx context.Context, condition string) (map[uint32]*relation, error) {
 	ctx, cancel := context.WithTimeout(ctx, catalogTimeout)
 	defer cancel()
 	c.mu.Lock()
@@ -201,7 +212,8 @@ func (f *facts) of(oid uint32) *relation {
 type named struct {
 	ctx context.Context //nolint:containedctx // lives for one call
 	*facts
-	err error
+	err     error
+	nothing bool // what there is is being changed: every name may be anything
 }
 
 var _ sql.Catalog = (*named)(nil)
@@ -209,6 +221,9 @@ var _ sql.Catalog = (*named)(nil)
 // Relations implements sql.Catalog. A name without a schema may mean any relation of that name: which one, the
 // session's search path decides, and that is the session's.
 func (n *named) Relations(schema, name string) (out []*sql.Relation) {
+	if n.nothing {
+		return nil
+	}
 	n.mu.Lock()
 	all, known := n.byName[name]
 	n.mu.Unlock()
@@ -242,7 +257,8 @@ func (c *catalog) qualify(ctx context.Context, command *core.Command) *core.Comm
 		return command
 	}
 	f, shape := c.now(), command.Shape()
-	if full, ok := f.full.Get(shape); ok {
+	changing := c.changing.Load() || command.Action == "multiple" && command.HasEffect(core.EffectDDL)
+	if full, ok := f.full.Get(shape); ok && !changing {
 		if full.Text == command.Text {
 			return full
 		}
@@ -252,7 +268,9 @@ func (c *catalog) qualify(ctx context.Context, command *core.Command) *core.Comm
 		Action: command.Action, Text: command.Text, Fingerprint: command.Fingerprint, Effects: command.Effects,
 		Where: command.Where, Status: command.Status, Reason: command.Reason, Secret: command.Secret,
 	}
-	n, all := &named{ctx: ctx, facts: f}, true
+	reading, cancel := c.reading(ctx)
+	defer cancel()
+	n, all := &named{ctx: reading, facts: f}, true
 	for _, r := range command.Resources {
 		var found []*sql.Relation
 		if r.Kind == "table" && strings.IndexByte(r.Name, '.') < 0 {
@@ -272,12 +290,12 @@ func (c *catalog) qualify(ctx context.Context, command *core.Command) *core.Comm
 		full.Status, full.Reason = core.StatusIncomplete, "the names of its tables cannot be looked up now"
 	}
 	uses := c.reader.Uses(ctx, command.Text, n)
-	if n.err != nil {
+	if n.err != nil || changing {
 		anything := []core.Origin{sql.Anything}
 		uses = &sql.Uses{Columns: anything, Indirect: anything, Copied: anything, Transformed: anything}
 	}
 	full.Resources = uses.Spread(full.Resources)
-	if all && n.err == nil && ctx.Err() == nil {
+	if all && n.err == nil && ctx.Err() == nil && !changing {
 		f.full.Add(shape, full)
 	}
 	return full
@@ -289,7 +307,7 @@ func literal(s string) string {
 }
 
 // query runs one query over the catalog's own connection, opening it if need be.
-func (c *catalog) query(ctx context.Context, text string) (rows [][]*string, err error) {
+func (c *database) query(ctx context.Context, text string) (rows [][]*string, err error) {
 	core.WillWait(ctx)
 	for attempt := range 2 { // the server may have closed an idle connection
 		if c.conn == nil {
@@ -365,8 +383,10 @@ func (u *upstream) query(ctx context.Context, text string) (rows [][]*string, er
 // columns turns the fields of an answer into columns with their origins. What cannot be told may be anything.
 func (c *catalog) columns(ctx context.Context, fields []field, formats []int16, command *core.Command, at int) []core.Column {
 	columns := columnsOf(fields, formats)
-	f := c.now()
-	err := f.know(ctx, fields)
+	f, changing := c.now(), c.changing.Load()
+	reading, cancel := c.reading(ctx)
+	defer cancel()
+	err := f.know(reading, fields)
 	var lineage [][]core.Origin
 	for i, fd := range fields {
 		col := &columns[i]
@@ -374,7 +394,7 @@ func (c *catalog) columns(ctx context.Context, fields []field, formats []int16, 
 		switch {
 		case fd.table == 0:
 			if lineage == nil {
-				lineage = f.lineage(ctx, command, at, len(fields))
+				lineage = f.lineage(ctx, command, at, len(fields), changing)
 			}
 			col.Lineage = lineage[i]
 		case fd.attr > maxAttribute: // a system column
@@ -385,7 +405,10 @@ func (c *catalog) columns(ctx context.Context, fields []field, formats []int16, 
 		default:
 			name := r.attributes[fd.attr]
 			col.Origin = &core.Origin{Table: r.Schema + "." + r.Name, Column: name}
-			if r.View != "" {
+			switch {
+			case r.View != "" && changing:
+				col.Lineage = []core.Origin{sql.Anything}
+			case r.View != "":
 				col.Lineage = slices.Clone(f.view(ctx, r)[name])
 			}
 			for _, p := range r.Parents {
@@ -424,12 +447,12 @@ func (f *facts) view(ctx context.Context, v *relation) map[string][]core.Origin 
 	return m
 }
 
-func (f *facts) lineage(ctx context.Context, command *core.Command, at, count int) [][]core.Origin {
+func (f *facts) lineage(ctx context.Context, command *core.Command, at, count int, changing bool) [][]core.Origin {
 	key := shapeKey{command.Shape(), at, count}
-	if l, ok := f.shapes.Get(key); ok {
+	if l, ok := f.shapes.Get(key); ok && !changing {
 		return l
 	}
-	n := &named{ctx: ctx, facts: f}
+	n := &named{ctx: ctx, facts: f, nothing: changing}
 	l := f.catalog.reader.Lineage(ctx, command.Text, at, count, n)
 	if n.err != nil || ctx.Err() != nil {
 		for i := range l {
@@ -437,42 +460,72 @@ func (f *facts) lineage(ctx context.Context, command *core.Command, at, count in
 		}
 		return l
 	}
-	f.shapes.Add(key, l)
+	if !changing {
+		f.shapes.Add(key, l)
+	}
 	return l
 }
 
 // catalogs are the catalogs of all targets, one a database and credential.
 type catalogs struct {
 	mu sync.Mutex
-	m  map[catalogKey]*catalog
+	m  map[catalogKey]*database
 }
 
 type catalogKey struct {
-	target         *core.Target
-	database, user string
+	target     *core.Target
+	name, user string
 }
 
-func (cs *catalogs) get(t *core.Target, database string, cred core.Credential, r *sql.Reader, clients *clients, clear bool) *catalog {
+func (cs *catalogs) get(t *core.Target, name string, cred core.Credential, r *sql.Reader, clients *clients, clear bool) *catalog {
 	cs.mu.Lock()
 	defer cs.mu.Unlock()
-	key := catalogKey{t, database, cred.User}
+	key := catalogKey{t, name, cred.User}
 	c := cs.m[key]
 	if c == nil {
-		c = &catalog{target: t, reader: r, clients: clients, clear: clear, name: database}
+		c = &database{target: t, reader: r, clients: clients, clear: clear, name: name}
 		if cs.m == nil {
-			cs.m = map[catalogKey]*catalog{}
+			cs.m = map[catalogKey]*database{}
 		}
 		cs.m[key] = c
 	}
 	c.mu.Lock()
 	c.credential = cred // the newest
 	c.mu.Unlock()
-	return c
+	return &catalog{database: c}
 }
 
 // changed notes that DDL has passed.
-func (c *catalog) changed() {
-	if c != nil {
-		c.stale.Store(true)
+func (c *database) changed() { c.stale.Store(true) }
+
+// changes notes that a command of this session has passed, or is about to.
+func (c *catalog) changes(command *core.Command) {
+	if c == nil {
+		return
 	}
+	c.changing.Store(true)
+	if command.Action == "create function" || command.Action == "multiple" || command.HasEffect(core.EffectUnknown) {
+		c.routines.Store(true)
+	}
+	c.changed()
+}
+
+// settled notes that the session has no transaction open. changed is set where one has changed something.
+func (c *catalog) settled(changed bool) {
+	if c == nil {
+		return
+	}
+	if changed {
+		c.changed()
+	}
+	c.changing.Store(false)
+	c.routines.Store(false)
+}
+
+// reading bounds what a session may wait for that is changing something: it may itself hold the lock.
+func (c *catalog) reading(ctx context.Context) (context.Context, context.CancelFunc) {
+	if c.changing.Load() {
+		return context.WithTimeout(ctx, catalogPatience)
+	}
+	return ctx, func() {}
 }

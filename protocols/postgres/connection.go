@@ -107,15 +107,16 @@ func (l *leg) fill(need int) error {
 		l.in = make([]byte, max(smallBuffer, need))
 	case need > len(l.in)-l.r || l.w == len(l.in):
 		held := l.in[l.r:l.w]
-		if need > len(l.in) || len(held) == len(l.in) {
+		switch {
+		case len(held) == len(l.in), need > len(l.in) && need <= largeBuffer:
 			size := max(2*len(l.in), need)
 			if need > largeBuffer { // grow with what really comes, not with what a header announces
-				size = min(size, max(2*len(held), largeBuffer))
+				size = min(need, max(2*len(held), largeBuffer))
 			}
 			bigger := make([]byte, size)
 			copy(bigger, held)
 			l.in, l.lent = bigger, false
-		} else {
+		case l.r > 0:
 			copy(l.in, held)
 		}
 		l.r, l.w = 0, len(held)

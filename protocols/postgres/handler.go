@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -96,27 +97,57 @@ func (h *handler) Serve(ctx context.Context, conn net.Conn, g core.Gate) (err er
 	defer func() { _ = conn.Close() }()
 	stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })
 	defer stop()
-
-	if err := conn.SetDeadline(time.Now().Add(defaultSignIn)); err != nil {
+	var c *connection
+	apart(func() { c, err = h.enter(ctx, conn, g, stop) })
+	if c == nil {
 		return err
+	}
+	defer c.close()
+	end, reason := core.EndError, "internal error"
+	defer func() { err = errors.Join(err, c.session.Close(end, reason)) }()
+	end, reason, err = c.run(ctx)
+	return err
+}
+
+// apart runs f in a goroutine of its own: signing in takes a deep stack, which would stay with a session that then waits
+// for hours. A panic of f is the caller's.
+func apart(f func()) {
+	var panicked any
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		defer func() { panicked = recover() }()
+		f()
+	}()
+	<-done
+	if panicked != nil {
+		panic(panicked)
+	}
+}
+
+// enter lets a client in. It returns no connection when there is none to carry: what the client is to know of that has
+// been said. stop ends the watch over conn's deadlines.
+func (h *handler) enter(ctx context.Context, conn net.Conn, g core.Gate, stop func() bool) (c *connection, err error) {
+	if err := conn.SetDeadline(time.Now().Add(defaultSignIn)); err != nil {
+		return nil, err
 	}
 	s, err := readStartup(ctx, conn, g.TLS())
 	if s.conn != nil {
 		conn = s.conn // TLS, perhaps
 	}
 	if err != nil {
-		return h.farewell(conn, err)
+		return nil, h.farewell(conn, err)
 	}
 	if s.cancel != nil {
 		h.keys.cancel(ctx, s.cancel)
-		return nil // whether it did anything is not told, as the server does not
+		return nil, nil // whether it did anything is not told, as the server does not
 	}
 	t, err := choose(g, s.get("database"))
 	if err != nil {
 		if refused := s.replicationRefused(); refused != nil { // pg_basebackup names no database of anybody's
 			err = refused
 		}
-		return h.farewell(conn, err)
+		return nil, h.farewell(conn, err)
 	}
 	if t.Limits.SignIn > 0 {
 		_ = conn.SetDeadline(time.Now().Add(t.Limits.SignIn))
@@ -131,7 +162,7 @@ func (h *handler) Serve(ctx context.Context, conn net.Conn, g core.Gate) (err er
 		err = &frameError{codeQueryCanceled, "canceling authentication: " + reason}
 	}
 	if err != nil {
-		return h.farewell(conn, err)
+		return nil, h.farewell(conn, err)
 	}
 	details := map[string]string{"database": s.get("database")}
 	if app := s.get("application_name"); app != "" {
@@ -141,23 +172,23 @@ func (h *handler) Serve(ctx context.Context, conn net.Conn, g core.Gate) (err er
 		Target: t, Client: conn.RemoteAddr(), Token: token, User: s.get("user"), TLS: s.encrypted, Details: details,
 	})
 	if err != nil {
-		return h.farewell(conn, err)
+		return nil, h.farewell(conn, err)
 	}
-	end, reason := core.EndError, "internal error"
-	defer func() { err = errors.Join(err, session.Close(end, reason)) }()
-
-	c, err := h.open(ctx, session, s, conn)
-	if err != nil {
+	reason := "internal error"
+	defer func() {
+		if c == nil {
+			err = errors.Join(err, session.Close(core.EndError, reason))
+		}
+	}()
+	if c, err = h.open(ctx, session, s, conn); err != nil {
 		reason = safeText(err)
-		return h.farewell(conn, err)
+		return nil, h.farewell(conn, err)
 	}
-	defer c.close()
 	if m, ok := g.(core.Mover); ok {
 		c.moved = m.Moved
 	}
 	_ = conn.SetDeadline(time.Time{})
-	end, reason, err = c.run(ctx)
-	return err
+	return c, nil
 }
 
 // choose finds the target by the database name asked for.
@@ -189,6 +220,9 @@ func (h *handler) open(ctx context.Context, session *core.Session, s *startup, c
 	if err != nil {
 		return nil, err
 	}
+	if err := h.judgeSettings(ctx, session, params); err != nil {
+		return nil, err
+	}
 	u, err := connect(dialing, t, cred, params, h.scram, h.settings[t].AllowClearPassword)
 	if err != nil {
 		return nil, err
@@ -204,6 +238,44 @@ func (h *handler) open(ctx context.Context, session *core.Session, s *startup, c
 		return nil, err
 	}
 	return c, nil
+}
+
+// judgeSettings asks the rules about the settings that a startup packet brings along, as if the session had said SET.
+func (h *handler) judgeSettings(ctx context.Context, session *core.Session, params []param) error {
+	var text strings.Builder
+	set := func(p param) {
+		for i, part := range strings.Split(strings.ToLower(p.key), ".") { // the parts of an extension's setting
+			text.WriteString([]string{"set ", "."}[min(i, 1)] + `"` + strings.ReplaceAll(part, `"`, `""`) + `"`)
+		}
+		text.WriteString(" = " + literal(p.value) + ";\n")
+	}
+	for _, p := range params {
+		switch key := strings.ToLower(p.key); {
+		case key == "user", key == "database", key == "replication", slices.Contains(pinned, p):
+		case key == "application_name": // a detail of the opening, and nothing that a rule could mind
+		case key == "options":
+			settings, err := parseOptions(p.value)
+			if err != nil {
+				return refusedParameter(key, err.Error())
+			}
+			for _, o := range settings {
+				set(o)
+			}
+		default:
+			set(p)
+		}
+	}
+	if text.Len() == 0 || !session.Wants(core.KindCommand) && session.Target.AllowIncomplete {
+		return nil
+	}
+	script := h.reader.Read(ctx, text.String())
+	v := session.Check(ctx, &core.Event{
+		Kind: core.KindCommand, Direction: core.FromClient, Stage: "startup", Exchange: &core.Exchange{Command: script.Command},
+	})
+	if v.Deny != nil {
+		return v.Deny
+	}
+	return session.Settle(ctx, v.Mark)
 }
 
 func value(params []param, key string) string {

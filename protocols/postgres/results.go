@@ -216,7 +216,7 @@ func (c *connection) complete(ctx context.Context, typ byte, frame, b []byte, he
 	}
 	c.ran(head, typ)
 	if x := head.exchange; x.Command.HasEffect(core.EffectDDL) || x.Command.HasEffect(core.EffectUnknown) {
-		c.catalog.changed() // now, and again when it is committed
+		c.catalog.changes(x.Command) // now, and again when it is committed
 		a.changed = true
 	}
 	if head.kind == 'E' {
@@ -271,9 +271,9 @@ func (c *connection) ready() bool {
 // status takes in the transaction status of a ReadyForQuery.
 func (c *connection) status(b byte) {
 	c.session.SetInTransaction(b != 'I')
-	if b == 'I' && c.answer.changed {
+	if b == 'I' {
+		c.catalog.settled(c.answer.changed)
 		c.answer.changed = false
-		c.catalog.changed()
 	}
 }
 

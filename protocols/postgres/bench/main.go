@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"runtime"
 	"slices"
 	"strconv"
@@ -17,6 +18,7 @@ import (
 
 func main() {
 	weir := flag.String("weir", "bin/weir", "the gateway's binary")
+	guest := flag.String("guest", "sdk/c/examples/mask/mask.wasm", "the plugin that masks")
 	rounds := flag.Int("rounds", 5, "alternating rounds of each measure")
 	seconds := flag.Float64("seconds", 2, "of one pgbench run")
 	out := flag.String("o", "", "also write the table to this file")
@@ -30,7 +32,7 @@ func main() {
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
-	b := &bench{weir: *weir, rounds: *rounds, seconds: *seconds, profiled: *profiled, profiledWork: *work, modes: strings.Split(*modes, ",")}
+	b := &bench{weir: *weir, guest: *guest, rounds: *rounds, seconds: *seconds, profiled: *profiled, profiledWork: *work, modes: strings.Split(*modes, ",")}
 	for _, n := range strings.Split(*clients, ",") {
 		k, err := strconv.Atoi(n)
 		if err != nil || k < 1 {
@@ -38,6 +40,11 @@ func main() {
 			os.Exit(2)
 		}
 		b.clients = append(b.clients, k)
+	}
+	var err error
+	if b.guest, err = filepath.Abs(b.guest); err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(2)
 	}
 	if err := run(ctx, b, *ways, *out, *only, *profile); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)

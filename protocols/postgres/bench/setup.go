@@ -22,6 +22,7 @@ import (
 // bench holds what is measured: one server, and the ways to reach it.
 type bench struct {
 	weir                   string
+	guest                  string // a masking plugin
 	dir                    string
 	rounds                 int
 	seconds                float64
@@ -79,10 +80,10 @@ func (b *bench) start(ctx context.Context) error {
 	b.ways = []*way{{name: "direct", addr: b.server.Addr(), user: b.server.User, password: b.server.Password, database: database}}
 	for _, w := range []struct{ name, promise, record, chain string }{
 		{"pass", "off", "off", ""},
-		{"metadata", "bounded", "metadata", "guardrails, pii"},
-		{"norecord", "bounded", "off", "guardrails, pii"},
-		{"bounded", "bounded", "full", "guardrails, pii"},
-		{"strict", "strict", "full", "guardrails, pii"},
+		{"metadata", "bounded", "metadata", "guardrails, mask"},
+		{"norecord", "bounded", "off", "guardrails, mask"},
+		{"bounded", "bounded", "full", "guardrails, mask"},
+		{"strict", "strict", "full", "guardrails, mask"},
 	} {
 		if err := b.gateway(ctx, w.name, w.promise, w.record, w.chain); err != nil {
 			return fmt.Errorf("weir %s: %w", w.name, err)
@@ -116,7 +117,7 @@ func (b *bench) gateway(ctx context.Context, name, promise, record, chain string
 	if chain != "" {
 		policies = `
 policies: [{name: guardrails, path: policies}]
-plugins: [{name: pii, wasm: "builtin:pii", columns: [email, contact], config: {entities: [EMAIL]}}]`
+plugins: [{name: mask, wasm: "` + b.guest + `", columns: [email, contact]}]`
 	}
 	if err := os.WriteFile(filepath.Join(dir, "policies", "guardrails.rego"), []byte(policy+"\n"), 0o600); err != nil {
 		return err

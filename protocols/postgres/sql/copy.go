@@ -29,16 +29,16 @@ func (w *walker) copy(f node) {
 	from, _ := f["is_from"].(bool)
 	program, _ := f["is_program"].(bool)
 	file := text(f["filename"])
-	use := "read"
+	use, uses := "read", []string{"read"}
 	if from {
-		use = "write"
+		use, uses = "write", []string{"write", "insert"}
 		w.effect(core.EffectWrite)
 	} else {
 		w.effect(core.EffectRead)
 	}
 	c := &Copy{From: from}
 	if r := asNode(f["relation"]); len(r) > 0 {
-		w.table(r, use)
+		w.table(r, uses...)
 		c.Table = qualified(text(r["schemaname"]), text(r["relname"]))
 	}
 	for _, a := range list(f["attlist"]) {

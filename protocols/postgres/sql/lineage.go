@@ -556,7 +556,7 @@ func (l *lineage) rangeVar(r node, target bool) *item {
 	}
 	relations := l.catalog.Relations(schema, name)
 	if len(relations) == 0 {
-		if schema == "pg_catalog" || schema == "information_schema" || schema == "" && strings.HasPrefix(name, "pg_") {
+		if schema == "pg_catalog" || schema == "information_schema" || schema == "" && systemRelations[name] {
 			return &item{name: name, schema: schema, open: true, all: origins{}} // the server's own: it holds no rows of tables
 		}
 		return l.strange(schema, name)

@@ -155,6 +155,12 @@ func (w *walker) statement(typ string, f node) {
 	case "DropStmt":
 		w.effect(core.EffectDDL)
 		w.drop(f)
+	case "RenameStmt":
+		w.effect(plain[typ].effects...)
+		w.tables(f, plain[typ].use)
+		if strings.HasSuffix(text(f["renameType"]), "TABLE") || strings.HasSuffix(text(f["renameType"]), "VIEW") || text(f["renameType"]) == "OBJECT_SEQUENCE" {
+			w.hides("", text(f["newname"]))
+		}
 	case "CallStmt":
 		w.call(asNode(f["funccall"]))
 		w.walk(f)
@@ -329,11 +335,22 @@ func (w *walker) table(v any, use ...string) {
 	if schema == "" && use[0] == "read" && slices.Contains(w.ctes, name) {
 		return
 	}
+	if use[0] == "create" {
+		w.hides(schema, name)
+	}
 	if text(r["relpersistence"]) == "t" && schema == "" {
 		schema = "pg_temp"
 	}
 	w.resource("table", qualified(schema, name), use...)
 	w.system(qualified(schema, name), use)
+}
+
+// hides notes that a relation of a name is made which would stand before the server's own: pg_temp is searched before
+// pg_catalog (manual, "Client Connection Defaults"), and a view of a temporary table is temporary without saying so.
+func (w *walker) hides(schema, name string) {
+	if systemRelations[name] && (schema == "" || strings.HasPrefix(schema, "pg_temp")) {
+		w.unsure("a relation with the name %s may stand before the server's own", name)
+	}
 }
 
 // qualified returns schema.name; a name without a schema is left for the session's search path to resolve.
@@ -390,7 +407,8 @@ func (w *walker) call(f node) {
 			return
 		}
 		w.setting(setting, value, fixed)
-		w.resource("setting", strings.ToLower(setting), "write")
+		setting = strings.ToLower(setting)
+		w.resource("setting", setting, settingUse(setting, value, fixed)...)
 		if !fixed && !parameter(args[1]) { // a setting is told to the client, and can be read: past every mask
 			w.unsure("set_config of a value that is computed")
 		}
@@ -400,11 +418,11 @@ func (w *walker) call(f node) {
 // set reads SET, RESET and SET TRANSACTION.
 func (w *walker) set(f node) {
 	w.effect(core.EffectSession)
-	name := text(f["name"])
+	name, value, fixed := strings.ToLower(text(f["name"])), "default", true
 	switch text(f["kind"]) {
 	case "VAR_SET_VALUE":
 		args := list(f["args"])
-		value, fixed := "", len(args) > 0
+		value, fixed = "", len(args) > 0
 		for i, a := range args {
 			v, ok := constant(a)
 			if i > 0 {
@@ -415,14 +433,14 @@ func (w *walker) set(f node) {
 		}
 		w.setting(name, value, fixed)
 	case "VAR_SET_DEFAULT", "VAR_RESET":
-		w.setting(name, "default", true)
+		w.setting(name, value, fixed)
 	case "VAR_RESET_ALL":
 		w.out.SearchPath = true
 	case "VAR_SET_CURRENT", "VAR_SET_MULTI":
 	default:
 		w.unsure("a form of SET that is not known")
 	}
-	w.resource("setting", strings.ToLower(name), "write")
+	w.resource("setting", name, settingUse(name, value, fixed)...)
 	w.walk(f["args"])
 }
 
@@ -434,6 +452,9 @@ func (w *walker) setting(name, value string, fixed bool) {
 		w.effect(core.EffectPrivilege)
 	case "search_path":
 		w.out.SearchPath = true
+		if !fixed || hidesCatalog(value) {
+			w.unsure("it may put another schema before pg_catalog, so names of the server's own would mean something else")
+		}
 	case "standard_conforming_strings", "client_encoding", "names", "backslash_quote":
 		if !fixed || !pinnedTo(name, value) {
 			w.unsure("it changes %s, which Weir reads SQL by", name)
