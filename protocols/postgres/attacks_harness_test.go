@@ -267,7 +267,7 @@ func (r *ground) mark(t *testing.T) since {
 	}
 	r.guarded.journal.mu.Lock()
 	defer r.guarded.journal.mu.Unlock()
-	return since{r, info.Size(), len(r.guarded.journal.records)}
+	return since{r, info.Size(), len(r.guarded.journal.all())}
 }
 
 // logged returns the upstream's log of this database, with lines that belong together joined as they were said.
@@ -318,7 +318,7 @@ func (s since) denials() (rules []string) {
 func (s since) recorded() []core.Record {
 	s.r.guarded.journal.mu.Lock()
 	defer s.r.guarded.journal.mu.Unlock()
-	return append([]core.Record(nil), s.r.guarded.journal.records[s.records:]...)
+	return s.r.guarded.journal.all()[s.records:]
 }
 
 // holds checks what must be so after any guarded attack: the victim is whole, the upstream has not heard the texts, and

@@ -163,7 +163,7 @@ func TestCopyMatrix(t *testing.T) {
 			}
 		})
 	}
-	for _, r := range on.journal.records {
+	for _, r := range on.journal.all() {
 		if r.Direction != core.FromClient && strings.Contains(string(r.Wire), "canary") {
 			t.Errorf("in the record: %s %s", r.Kind, r.Facts)
 		}

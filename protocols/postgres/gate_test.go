@@ -239,7 +239,6 @@ func (r *memoryRecorder) Seal(end core.End) error {
 	return nil
 }
 
-// clientBytes returns what the record says the client was sent.
 // all returns the records so far.
 func (m *memory) all() []core.Record {
 	m.mu.Lock()
@@ -247,6 +246,7 @@ func (m *memory) all() []core.Record {
 	return slices.Clone(m.records)
 }
 
+// clientBytes returns what the record says the client was sent.
 func (m *memory) clientBytes() []byte {
 	m.mu.Lock()
 	defer m.mu.Unlock()

@@ -220,7 +220,7 @@ func strictExpressions(t *testing.T) {
 			}
 		}
 	}
-	for _, r := range on.journal.records {
+	for _, r := range on.journal.all() {
 		if r.Direction != core.FromClient && strings.Contains(strings.ToLower(string(r.Wire)), "canary") {
 			t.Errorf("in the record: %s %s", r.Kind, r.Facts)
 		}

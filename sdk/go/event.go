@@ -46,6 +46,7 @@ type Event struct {
 	code     int32
 	used     int
 	overflow bool
+	failure  string
 }
 
 type patch struct {
@@ -59,40 +60,42 @@ func (e *Event) parse(b []byte) bool {
 	if len(b) < headerLen || u32(b) != magic || int(u16(b[4:])) < headerLen || int(u32(b[8:])) != len(b) {
 		return false
 	}
-	part := func(off, n uint32) []byte {
-		if uint64(off)+uint64(n) > uint64(len(b)) {
+	part := func(off uint32, n uint64) []byte {
+		if uint64(off)+n > uint64(len(b)) {
 			return nil
 		}
-		return b[off : off+n : off+n]
+		return b[off : uint64(off)+n : uint64(off)+n]
 	}
 	kind, known := kinds[u16(b[6:])]
 	if !known {
 		return false
 	}
 	attrsOff, cellsOff := u32(b[40:]), u32(b[44:])
-	if attrsOff > cellsOff {
+	if attrsOff > cellsOff || attrsOff < headerLen {
 		return false
 	}
 	*e = Event{
 		Kind: kind, Session: uint64(u32(b[16:])) | uint64(u32(b[20:]))<<32, b: b,
 		mayEdit: u32(b[12:])&1 != 0, ncells: int(u32(b[48:])),
-		attrs: part(attrsOff, cellsOff-attrsOff), cells: part(cellsOff, 8*u32(b[48:])), data: part(u32(b[52:]), u32(b[56:])), out: part(u32(b[60:]), u32(b[64:])),
+		attrs: part(attrsOff, uint64(cellsOff-attrsOff)), cells: part(cellsOff, 8*uint64(u32(b[48:]))),
+		data: part(u32(b[52:]), uint64(u32(b[56:]))), out: part(u32(b[60:]), uint64(u32(b[64:]))),
 		columns: e.columns[:0], patches: e.patches[:0],
 	}
-	return (e.cells != nil || e.ncells == 0) && len(e.cells) == 8*e.ncells && e.out != nil
+	if kind == RowData && uint64(u32(b[32:]))*uint64(u16(b[36:])) != uint64(e.ncells) {
+		return false
+	}
+	return e.attrs != nil && e.cells != nil && e.data != nil && e.out != nil
 }
 
 // attribute calls f with each value of an attribute until f returns false.
 func (e *Event) attribute(id uint16, f func(v []byte) bool) {
 	b := e.attrs
 	for range int(u16(e.b[38:])) {
-		if len(b) < 4 {
+		if len(b) < 4 || len(b) < 4+int(u16(b[2:])) {
+			e.Fail("the attributes are cut off")
 			return
 		}
 		at, n := u16(b), int(u16(b[2:]))
-		if len(b) < 4+n {
-			return
-		}
 		if at == id && !f(b[4:4+n]) {
 			return
 		}
@@ -165,9 +168,27 @@ func (e *Event) Resources() (out []Resource) {
 	return out
 }
 
+// Class is what a column's type means to a plugin.
+type Class uint8
+
+// The classes. ClassUnknown is an enum, a domain, a type of an extension.
+const (
+	ClassUnknown Class = iota
+	ClassText
+	ClassJSON
+	ClassNumber
+	ClassBool
+	ClassTime
+	ClassUUID
+	ClassBytes
+	ClassArray
+	ClassOther
+)
+
 // ColumnInfo describes one column.
 type ColumnInfo struct {
 	Name, Type    string
+	Class         Class  // what its type means
 	Table, Column string // where the values come from, as far as the target tells
 	Binary        bool   // the cells are in the type's binary format
 	Text          bool   // the cells may hold free text
@@ -184,7 +205,7 @@ func (e *Event) Columns() []ColumnInfo {
 		}
 		p := split(v[2:], 0, 4)
 		e.columns = append(e.columns, ColumnInfo{
-			Name: string(p[0]), Type: string(p[1]), Table: string(p[2]), Column: string(p[3]),
+			Name: string(p[0]), Type: string(p[1]), Class: Class(v[0]), Table: string(p[2]), Column: string(p[3]),
 			Binary: v[1]&1 != 0, Text: v[1]&2 != 0,
 		})
 		return true
@@ -209,7 +230,11 @@ func (e *Event) Value(i int) ([]byte, bool) {
 	}
 	c := e.cells[8*i : 8*i+8]
 	off, n := u32(c), u32(c[4:])
-	if n == nullCell || uint64(off)+uint64(n) > uint64(len(e.data)) {
+	if n == nullCell {
+		return nil, false
+	}
+	if uint64(off)+uint64(n) > uint64(len(e.data)) {
+		e.Fail("a cell lies outside of the data")
 		return nil, false
 	}
 	return e.data[off : off+n : off+n], true
@@ -262,6 +287,13 @@ func (e *Event) patch(p patch) {
 	e.patches[at] = p
 }
 
+// Fail says that the plugin cannot judge the event: it is refused, unless the operator said on_error: pass.
+func (e *Event) Fail(why string) {
+	if e.failure == "" {
+		e.failure = why
+	}
+}
+
 // Deny refuses the event. The texts go to the client: rule is short, reason says why, hint what to do instead. None
 // may hold what has to be hidden.
 func (e *Event) Deny(rule, reason, hint string) { e.say(codeDeny, rule, reason, hint) }
@@ -294,6 +326,9 @@ func (e *Event) say(code int32, a, b, c string) {
 func (e *Event) answer() int64 {
 	pack := func(code int32, aux int) int64 { return int64(uint64(uint32(aux))<<32 | uint64(uint32(code))) }
 	switch {
+	case e.failure != "":
+		Log(LogError, e.failure)
+		return pack(codeFailed, 0)
 	case e.overflow:
 		return pack(codeMoreRoom, 0)
 	case e.code != 0:

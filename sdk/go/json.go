@@ -33,6 +33,9 @@ func (v Value) Names() []string {
 	return out
 }
 
+// Object reports whether it is an object.
+func (v Value) Object() bool { return v.kind == 'o' }
+
 // Null reports whether there is no value.
 func (v Value) Null() bool { return v.kind == 0 }
 

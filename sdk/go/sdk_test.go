@@ -129,7 +129,7 @@ func TestRows(t *testing.T) {
 		return build(3, 2, 2, 40, [][2]any{column(2, "a\x00text\x00s.t\x00x"), column(1, "b\x00int4\x00\x00")}, "one", "1", nil, "")
 	}
 	code, n, _ := ask(t, Plugin{OnRows: func(r *Rows) {
-		if r.Len() != 2 || r.Width() != 2 || r.Column(2) != (ColumnInfo{Name: "a", Type: "text", Table: "s.t", Column: "x", Text: true}) || !r.Column(1).Binary {
+		if r.Len() != 2 || r.Width() != 2 || r.Column(2) != (ColumnInfo{Name: "a", Type: "text", Class: ClassText, Table: "s.t", Column: "x", Text: true}) || !r.Column(1).Binary {
 			t.Errorf("%d by %d, %+v", r.Len(), r.Width(), r.Columns())
 		}
 		r.Set(0, []byte("two"))

@@ -106,8 +106,9 @@ func run(ctx context.Context, b *bench, ways, out, only, profile string) error {
 
 const header = `# Benchmarks of the Postgres path
 
-Written by ` + "`make bench`" + `: ratios to a direct connection in the same run. What the columns are:
-*pass* is Weir with no chain and nothing recorded; *bounded* and *strict* are Weir with a Rego policy, a WASM masking
-step and full recording, under that promise.
+Written by ` + "`make bench`" + `: ratios to a direct connection in the same run. What the ways are:
+*pass* is Weir with no chain and nothing recorded. *metadata*, *bounded* and *strict* have a Rego policy and a WASM step
+written in C that masks two columns where an answer has them; *metadata* records what was asked and how much came back,
+under the promise *bounded*; the other two record every byte, under the promise that they are named after.
 
 `
