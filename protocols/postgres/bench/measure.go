@@ -273,8 +273,14 @@ func (b *bench) idle(ctx context.Context, out *strings.Builder) error {
 		if w.proc == nil || w.name == "pgbouncer" { // its pool takes 400
 			continue
 		}
-		time.Sleep(time.Second)
 		before := rss(w)
+		for range 30 { // what starting took is given back to the system little by little
+			time.Sleep(2 * time.Second)
+			was := before
+			if before = rss(w); before > was-1<<20 {
+				break
+			}
+		}
 		var open []*pgconn.PgConn
 		for range sessions {
 			c, err := w.dial(ctx, "disable")

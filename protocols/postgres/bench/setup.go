@@ -81,7 +81,6 @@ func (b *bench) start(ctx context.Context) error {
 	for _, w := range []struct{ name, promise, record, chain string }{
 		{"pass", "off", "off", ""},
 		{"metadata", "bounded", "metadata", "guardrails, mask"},
-		{"norecord", "bounded", "off", "guardrails, mask"},
 		{"bounded", "bounded", "full", "guardrails, mask"},
 		{"strict", "strict", "full", "guardrails, mask"},
 	} {
