@@ -265,8 +265,6 @@ func (r *ground) mark(t *testing.T) since {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r.guarded.journal.mu.Lock()
-	defer r.guarded.journal.mu.Unlock()
 	return since{r, info.Size(), len(r.guarded.journal.all())}
 }
 
@@ -316,8 +314,6 @@ func (s since) denials() (rules []string) {
 }
 
 func (s since) recorded() []core.Record {
-	s.r.guarded.journal.mu.Lock()
-	defer s.r.guarded.journal.mu.Unlock()
 	return s.r.guarded.journal.all()[s.records:]
 }
 
