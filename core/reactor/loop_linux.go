@@ -91,11 +91,23 @@ func (r *Reactor) watch() {
 			seen[i] = n
 		}
 		if idle > 20 {
-			r.parked.Store(true)
-			<-r.wake
+			r.parked.Store(true) // from now on an event wakes it; one that came before is seen
+			if r.still(seen) || !r.parked.CompareAndSwap(true, false) {
+				<-r.wake
+			}
 			idle = 0
 		}
 	}
+}
+
+// still reports whether no step runs, and none has since seen was written.
+func (r *Reactor) still(seen []uint64) bool {
+	for i, l := range r.loops {
+		if t := l.leader.Load(); t != nil && (t.steps.Load() != seen[i] || seen[i]%2 == 1) {
+			return false
+		}
+	}
+	return true
 }
 
 // loop is one epoll set. One goroutine at a time leads it: asks for events, and runs the steps.
@@ -145,7 +157,9 @@ func (t *turn) release() {
 func (l *loop) lead(t *turn) {
 	for {
 		l.leader.Store(t)
-		l.poll(t)
+		if l.callAgain(t) { // what the one before could not come to
+			l.poll(t)
+		}
 		select {
 		case l.waiting <- t:
 			<-t.again
@@ -203,8 +217,8 @@ func (t *turn) call(c *Conn) bool {
 // resume has the step of a connection called that had paused.
 func (l *loop) resume(c *Conn) {
 	l.mu.Lock()
+	first := len(l.again) == 0
 	l.again = append(l.again, c)
-	first := len(l.again) == 1
 	l.mu.Unlock()
 	if first {
 		l.ring()
@@ -217,23 +231,37 @@ func (l *loop) ring() {
 	_, _ = unix.Write(l.bell, one)
 }
 
-// callAgain calls the steps that were resumed. It reports whether t still leads; else somebody else goes on.
+// callAgain calls the steps that were resumed. It reports whether t still leads; else somebody else goes on. Each stays
+// in the list until its turn comes: one that waits holds up none of the others.
 func (l *loop) callAgain(t *turn) bool {
 	l.mu.Lock()
-	list := l.again
-	l.again = nil
+	n := len(l.again)
 	l.mu.Unlock()
-	for i, c := range list {
-		if t.call(c) {
-			continue
+	leads := true
+	for ; n > 0 && leads; n-- {
+		c := l.next()
+		if c == nil {
+			return true
 		}
-		if rest := list[i+1:]; len(rest) > 0 {
-			l.mu.Lock()
-			l.again = append(rest, l.again...)
-			l.mu.Unlock()
-			l.ring()
-		}
-		return false
+		leads = t.call(c)
 	}
-	return true
+	l.mu.Lock()
+	more := len(l.again) > 0
+	l.mu.Unlock()
+	if more {
+		l.ring()
+	}
+	return leads
+}
+
+// next takes the first of the connections whose steps are to be called again.
+func (l *loop) next() *Conn {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if len(l.again) == 0 {
+		return nil
+	}
+	c := l.again[0]
+	l.again = l.again[1:]
+	return c
 }

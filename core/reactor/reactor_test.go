@@ -415,3 +415,67 @@ func TestPause(t *testing.T) {
 	}
 	wg.Wait()
 }
+
+// TestResumedTogether: of two that are resumed at the same time, the first waits; the second is called nevertheless.
+func TestResumedTogether(t *testing.T) {
+	t.Parallel()
+	r, err := start(1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var first, second *Conn
+	called, waits, ended := make(chan struct{}), make(chan struct{}), make(chan struct{})
+	pauses := func(c *Conn, then func() Next) Step {
+		paused := false
+		return func(buffer []byte) Next {
+			if paused {
+				return then()
+			}
+			if _, err := c.Read(buffer); err != nil {
+				return Again
+			}
+			paused = true
+			called <- struct{}{}
+			return Paused
+		}
+	}
+	for _, c := range []**Conn{&first, &second} {
+		left, a := pipe(t)
+		b, right := pipe(t)
+		x, y, ok := r.Pair(a, b)
+		if !ok {
+			t.Fatal("not taken")
+		}
+		t.Cleanup(func() { _, _, _, _ = x.Close(), y.Close(), left.Close(), right.Close() })
+		*c = x
+		then := func() Next { close(waits); return Over }
+		if c == &first {
+			then = func() Next {
+				x.Yield()
+				<-waits
+				close(ended)
+				return Over
+			}
+		}
+		x.Attach(pauses(x, then))
+		if _, err := left.Write([]byte("x")); err != nil {
+			t.Fatal(err)
+		}
+		<-called
+	}
+	time.Sleep(20 * time.Millisecond) // both have paused
+	first.l.mu.Lock()                 // the loop sees both at once
+	for _, c := range []*Conn{first, second} {
+		c.mu.Lock()
+		c.paused = false
+		c.mu.Unlock()
+		first.l.again = append(first.l.again, c)
+	}
+	first.l.mu.Unlock()
+	first.l.ring()
+	select {
+	case <-ended:
+	case <-time.After(5 * time.Second):
+		t.Fatal("the second was not called while the first waited")
+	}
+}
