@@ -409,12 +409,14 @@ func (p *packer) endAll() {
 	}
 }
 
-// due returns the sessions with a block to cut or to send again, and else how long it is until one has.
+// due returns the sessions with a block to cut or to send again, and else how long it is until one has. When one's time
+// has come, those whose has half come go with it: JetStream, archive and index have a cost for each time, too.
 func (p *packer) due(now time.Time) ([]*packed, time.Duration) {
 	var out []*packed
 	most := p.patience()
 	next := most
 	all := p.hurry.Load() > 0 || p.held >= p.budget
+	come := false
 	for _, s := range p.sessions {
 		switch {
 		case s.dead:
@@ -424,12 +426,23 @@ func (p *packer) due(now time.Time) ([]*packed, time.Duration) {
 			age := now.Sub(s.chunks[0].since)
 			if all || age >= most || len(s.chunks[0].raw) >= blockTarget {
 				out = append(out, s)
+				come = true
 			} else {
 				next = min(next, most-age)
 			}
 		}
 		if len(out) == passBlocks {
+			return out, next
+		}
+	}
+	for _, s := range p.sessions {
+		if !come || all || len(out) == passBlocks {
 			break
+		}
+		if len(s.chunks) == 1 && s.flight == nil && s.seal == "" && !s.dead && len(s.chunks[0].raw) < blockTarget {
+			if age := now.Sub(s.chunks[0].since); age < most && age >= most/2 {
+				out = append(out, s)
+			}
 		}
 	}
 	return out, max(next, time.Millisecond)

@@ -211,17 +211,18 @@ func (p *packer) settle(ctx context.Context) {
 	if end == 0 {
 		return
 	}
-	// A session that is open keeps a note in the log, or the next start would not know that it has to be sealed.
+	// A session that is open keeps a durable note in the log, or the next start would not know that it has to be sealed.
 	// What lies before every note can go at once.
-	before := end
+	before, noted := end, uint64(0)
 	for id, s := range p.sessions {
 		if s.dead {
 			delete(p.sessions, id) // nothing of it is left in the log
 			continue
 		}
 		before = min(before, max(s.note, 1)-1) // its mark is the note's end
+		noted = max(noted, s.note)
 	}
-	if !p.recycle(before) || before == end || !p.noteAll(ctx, end) {
+	if !p.durably(ctx, noted) || !p.recycle(before) || before == end || !p.noteAll(ctx, end) {
 		return
 	}
 	p.recycle(end)
@@ -239,12 +240,17 @@ func (p *packer) noteAll(ctx context.Context, end uint64) bool {
 		}
 		noted = max(noted, s.note)
 	}
-	if p.wal.durable.Load() >= noted {
+	return p.durably(ctx, noted)
+}
+
+// durably waits until the log is durable up to a note.
+func (p *packer) durably(ctx context.Context, note uint64) bool {
+	if p.wal.durable.Load() >= note {
 		return true
 	}
 	p.wal.allowExtra(2) // a full log must not keep out the notes that make room in it; see groupMost
 	defer p.wal.allowExtra(0)
-	return p.wal.settle(ctx, noted, p.wal.epoch.Load()) == nil
+	return p.wal.settle(ctx, note, p.wal.epoch.Load()) == nil
 }
 
 func (p *packer) recycle(end uint64) bool {

@@ -223,7 +223,7 @@ func (c *Conn) Read(b []byte) (int, error) {
 		return 0, os.ErrDeadlineExceeded
 	}
 	for {
-		n, err := unix.Read(c.fd, b)
+		n, err := read(c.fd, b)
 		switch {
 		case err == unix.EINTR:
 		case err == unix.EAGAIN:
@@ -282,7 +282,7 @@ func (c *Conn) write(b []byte) (written int, err error) {
 		return 0, os.ErrDeadlineExceeded
 	}
 	for written < len(b) {
-		n, err := unix.SendmsgN(c.fd, b[written:], nil, nil, unix.MSG_NOSIGNAL)
+		n, err := send(c.fd, b[written:])
 		switch {
 		case err == unix.EINTR:
 		case err == unix.EAGAIN:

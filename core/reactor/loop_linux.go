@@ -1,7 +1,6 @@
 package reactor
 
 import (
-	"encoding/binary"
 	"fmt"
 	"runtime"
 	"sync"
@@ -174,7 +173,10 @@ func (l *loop) poll(t *turn) {
 	var events [batch]unix.EpollEvent
 	var ready [batch]*Conn
 	for {
-		n, err := unix.EpollWait(l.fd, events[:], -1)
+		n, err := pending(l.fd, events[:])
+		if n == 0 && err == nil {
+			n, err = unix.EpollWait(l.fd, events[:], -1)
+		}
 		if err != nil && err != unix.EINTR {
 			panic(fmt.Sprintf("reactor: epoll_wait: %v", err)) // the set is ours: this cannot be
 		}
@@ -221,14 +223,8 @@ func (l *loop) resume(c *Conn) {
 	l.again = append(l.again, c)
 	l.mu.Unlock()
 	if first {
-		l.ring()
+		ring(l.bell)
 	}
-}
-
-var one = binary.NativeEndian.AppendUint64(nil, 1)
-
-func (l *loop) ring() {
-	_, _ = unix.Write(l.bell, one)
 }
 
 // callAgain calls the steps that were resumed. It reports whether t still leads; else somebody else goes on. Each stays
@@ -249,7 +245,7 @@ func (l *loop) callAgain(t *turn) bool {
 	more := len(l.again) > 0
 	l.mu.Unlock()
 	if more {
-		l.ring()
+		ring(l.bell)
 	}
 	return leads
 }

@@ -472,7 +472,7 @@ func TestResumedTogether(t *testing.T) {
 		first.l.again = append(first.l.again, c)
 	}
 	first.l.mu.Unlock()
-	first.l.ring()
+	ring(first.l.bell)
 	select {
 	case <-ended:
 	case <-time.After(5 * time.Second):
