@@ -57,6 +57,8 @@ type packed struct {
 	head   head   // behind the blocks cut so far
 	acked  head   // what JetStream has
 	note   uint64 // the position of the log's last note of acked
+	kept   uint64 // of the last note that is known to be durable; 0: none is
+	young  uint64 // of a later one that was not when it was written; 0: none
 	chunks []*chunk
 	flight *flight
 	part   []byte // pieces of a record so far

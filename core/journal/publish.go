@@ -125,7 +125,9 @@ func (p *packer) acknowledged(s *packed, seq uint64) {
 func (p *packer) note(s *packed) {
 	body := s.acked.append(make([]byte, 0, 96))
 	if mark, err := p.wal.note(s.shard, s.id, body); err == nil {
-		s.note = mark
+		if s.note = mark; s.young == 0 {
+			s.young = mark
+		}
 	}
 }
 
@@ -213,16 +215,20 @@ func (p *packer) settle(ctx context.Context) {
 	}
 	// A session that is open keeps a durable note in the log, or the next start would not know that it has to be sealed.
 	// What lies before every note can go at once.
-	before, noted := end, uint64(0)
+	before, durable := end, p.wal.durable.Load()
 	for id, s := range p.sessions {
 		if s.dead {
 			delete(p.sessions, id) // nothing of it is left in the log
 			continue
 		}
-		before = min(before, max(s.note, 1)-1) // its mark is the note's end
-		noted = max(noted, s.note)
+		if s.note <= durable {
+			s.kept, s.young = s.note, 0
+		} else if s.young != 0 && s.young <= durable {
+			s.kept, s.young = s.young, 0
+		}
+		before = min(before, max(s.kept, 1)-1) // its mark is the note's end
 	}
-	if !p.durably(ctx, noted) || !p.recycle(before) || before == end || !p.noteAll(ctx, end) {
+	if !p.recycle(before) || before == end || !p.noteAll(ctx, end) {
 		return
 	}
 	p.recycle(end)
@@ -240,17 +246,12 @@ func (p *packer) noteAll(ctx context.Context, end uint64) bool {
 		}
 		noted = max(noted, s.note)
 	}
-	return p.durably(ctx, noted)
-}
-
-// durably waits until the log is durable up to a note.
-func (p *packer) durably(ctx context.Context, note uint64) bool {
-	if p.wal.durable.Load() >= note {
+	if p.wal.durable.Load() >= noted {
 		return true
 	}
 	p.wal.allowExtra(2) // a full log must not keep out the notes that make room in it; see groupMost
 	defer p.wal.allowExtra(0)
-	return p.wal.settle(ctx, note, p.wal.epoch.Load()) == nil
+	return p.wal.settle(ctx, noted, p.wal.epoch.Load()) == nil
 }
 
 func (p *packer) recycle(end uint64) bool {
