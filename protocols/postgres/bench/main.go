@@ -10,7 +10,6 @@ import (
 	"os/signal"
 	"path/filepath"
 	"runtime"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -19,10 +18,11 @@ import (
 func main() {
 	weir := flag.String("weir", "bin/weir", "the gateway's binary")
 	guest := flag.String("guest", "sdk/c/examples/mask/mask.wasm", "the plugin that masks")
+	step := flag.String("step", "sdk/c/examples/block/block.wasm", "the plugin that is asked about statements, three times in the way called steps")
 	rounds := flag.Int("rounds", 5, "alternating rounds of each measure")
 	seconds := flag.Float64("seconds", 2, "of one pgbench run")
 	out := flag.String("o", "", "also write the table to this file")
-	only := flag.String("only", "", "measures to run, by comma: tps,bulk,connect,idle")
+	only := flag.String("only", "", "measures to run, by comma: tps,bulk,connect,idle,disk")
 	ways := flag.String("ways", "", "ways to measure, by comma; empty: all")
 	modes := flag.String("modes", "simple,prepared", "pgbench's protocols, by comma")
 	clients := flag.String("clients", "1,8,32,128", "numbers of pgbench's clients, by comma")
@@ -32,7 +32,10 @@ func main() {
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
-	b := &bench{weir: *weir, guest: *guest, rounds: *rounds, seconds: *seconds, profiled: *profiled, profiledWork: *work, modes: strings.Split(*modes, ",")}
+	b := &bench{weir: *weir, guest: *guest, step: *step, rounds: *rounds, seconds: *seconds, profiled: *profiled, profiledWork: *work, modes: strings.Split(*modes, ",")}
+	if *ways != "" {
+		b.only = strings.Split(*ways, ",")
+	}
 	for _, n := range strings.Split(*clients, ",") {
 		k, err := strconv.Atoi(n)
 		if err != nil || k < 1 {
@@ -41,18 +44,20 @@ func main() {
 		}
 		b.clients = append(b.clients, k)
 	}
-	var err error
-	if b.guest, err = filepath.Abs(b.guest); err != nil {
-		fmt.Fprintln(os.Stderr, "bench:", err)
-		os.Exit(2)
+	for _, file := range []*string{&b.guest, &b.step} {
+		var err error
+		if *file, err = filepath.Abs(*file); err != nil {
+			fmt.Fprintln(os.Stderr, "bench:", err)
+			os.Exit(2)
+		}
 	}
-	if err := run(ctx, b, *ways, *out, *only, *profile); err != nil {
+	if err := run(ctx, b, *out, *only, *profile); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)
 	}
 }
 
-func run(ctx context.Context, b *bench, ways, out, only, profile string) error {
+func run(ctx context.Context, b *bench, out, only, profile string) error {
 	dir, err := os.MkdirTemp("", "weir-bench-")
 	if err != nil {
 		return err
@@ -67,9 +72,6 @@ func run(ctx context.Context, b *bench, ways, out, only, profile string) error {
 	if err := b.start(ctx); err != nil {
 		return err
 	}
-	if ways != "" {
-		b.ways = slices.DeleteFunc(b.ways, func(w *way) bool { return !slices.Contains(strings.Split(ways, ","), w.name) })
-	}
 	wants := func(what string) bool { return only == "" || strings.Contains(","+only+",", ","+what+",") }
 	var report strings.Builder
 	fmt.Fprintf(&report, "Taken on %s with %d processors (client, gateway and server share them), %s, %s; medians of %d alternating rounds.\n",
@@ -77,7 +79,7 @@ func run(ctx context.Context, b *bench, ways, out, only, profile string) error {
 	for _, m := range []struct {
 		name string
 		do   func(context.Context, *strings.Builder) error
-	}{{"idle", b.idle}, {"tps", b.tps}, {"bulk", b.bulk}, {"connect", b.connects}} {
+	}{{"idle", b.idle}, {"disk", b.disk}, {"tps", b.tps}, {"bulk", b.bulk}, {"connect", b.connects}} {
 		if !wants(m.name) {
 			continue
 		}
@@ -107,7 +109,8 @@ func run(ctx context.Context, b *bench, ways, out, only, profile string) error {
 const header = `# Benchmarks of the Postgres path
 
 Written by ` + "`make bench`" + `: ratios to a direct connection in the same run. What the ways are:
-*pass* is Weir with no chain and nothing recorded. *metadata*, *bounded* and *strict* have a Rego policy and a WASM step
+*pass* is Weir with no chain and nothing recorded. *guarded* has a chain and records nothing; *steps* has three more WASM
+steps that are asked about each statement. *metadata*, *bounded* and *strict* have a Rego policy and a WASM step
 written in C that masks two columns where an answer has them; *metadata* records what was asked and how much came back,
 under the promise *bounded*; the other two record every byte, under the promise that they are named after.
 

@@ -4,13 +4,20 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"encoding/pem"
 	"errors"
 	"fmt"
+	"math/big"
 	"net"
 	"os"
 	"os/exec"
 	"os/user"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -23,6 +30,8 @@ import (
 type bench struct {
 	weir                   string
 	guest                  string // a masking plugin
+	step                   string // a plugin that is asked about statements
+	only                   []string
 	dir                    string
 	rounds                 int
 	seconds                float64
@@ -30,6 +39,7 @@ type bench struct {
 	profiled, profiledWork string
 	modes                  []string
 	clients                []int
+	rows                   []byte // what is copied in
 
 	server *postgrestest.Server
 	ways   []*way
@@ -44,6 +54,7 @@ type way struct {
 	password string
 	database string
 	proc     *exec.Cmd // the proxy's process, for its memory and processor time
+	tls      string // where it takes TLS from the first byte on; empty: nowhere
 	admin    string
 	pprof    string
 }
@@ -80,19 +91,37 @@ func (b *bench) start(ctx context.Context) error {
 	b.ways = []*way{{name: "direct", addr: b.server.Addr(), user: b.server.User, password: b.server.Password, database: database}}
 	for _, w := range []struct{ name, promise, record, chain string }{
 		{"pass", "off", "off", ""},
+		{"guarded", "off", "off", "guardrails, mask"},
+		{"steps", "off", "off", "guardrails, mask, step1, step2, step3"},
 		{"metadata", "bounded", "metadata", "guardrails, mask"},
 		{"bounded", "bounded", "full", "guardrails, mask"},
 		{"strict", "strict", "full", "guardrails, mask"},
 	} {
+		if !b.wants(w.name) {
+			continue
+		}
 		if err := b.gateway(ctx, w.name, w.promise, w.record, w.chain); err != nil {
 			return fmt.Errorf("weir %s: %w", w.name, err)
 		}
 	}
-	if err := b.pgbouncer(ctx); err != nil {
-		return fmt.Errorf("pgbouncer: %w", err)
+	if b.wants("pgbouncer") {
+		if err := b.pgbouncer(ctx); err != nil {
+			return fmt.Errorf("pgbouncer: %w", err)
+		}
 	}
-	return b.haproxy(ctx)
+	if b.wants("haproxy") {
+		if err := b.haproxy(ctx); err != nil {
+			return fmt.Errorf("haproxy: %w", err)
+		}
+	}
+	if !b.wants("direct") {
+		b.ways = b.ways[1:]
+	}
+	return nil
 }
+
+// wants reports whether a way is to be measured.
+func (b *bench) wants(way string) bool { return len(b.only) == 0 || slices.Contains(b.only, way) }
 
 const policy = `package weir.guardrails
 import rego.v1
@@ -116,7 +145,13 @@ func (b *bench) gateway(ctx context.Context, name, promise, record, chain string
 	if chain != "" {
 		policies = `
 policies: [{name: guardrails, path: policies}]
-plugins: [{name: mask, wasm: "` + b.guest + `", columns: [email, contact]}]`
+plugins:
+  - {name: mask, wasm: "` + b.guest + `", columns: [email, contact]}`
+		for _, name := range []string{"step1", "step2", "step3"} {
+			if strings.Contains(chain, name) {
+				policies += "\n  - {name: " + name + `, wasm: "` + b.step + `", config: {effects: [ddl, privilege]}}`
+			}
+		}
 	}
 	if err := os.WriteFile(filepath.Join(dir, "policies", "guardrails.rego"), []byte(policy+"\n"), 0o600); err != nil {
 		return err
@@ -125,6 +160,7 @@ plugins: [{name: mask, wasm: "` + b.guest + `", columns: [email, contact]}]`
 		return err
 	}
 	w := &way{name: name, addr: freePort(), user: "agent", database: database, admin: freePort()}
+	w.tls = w.addr
 	config := fmt.Sprintf(`data: data
 listen: {admin: %q}%s
 chain: [%s]
@@ -253,6 +289,11 @@ func (b *bench) haproxy(ctx context.Context) error {
 		return err
 	}
 	w := &way{name: "haproxy", addr: freePort(), user: b.server.User, password: b.server.Password, database: database}
+	w.tls = freePort()
+	crt := filepath.Join(b.dir, "haproxy.pem")
+	if err := certificate(crt); err != nil {
+		return err
+	}
 	file := filepath.Join(b.dir, "haproxy.cfg")
 	if err := os.WriteFile(file, []byte(fmt.Sprintf(`global
     maxconn 4000
@@ -263,8 +304,9 @@ defaults
     timeout server 1h
 listen pg
     bind %s
+    bind %s ssl crt %s alpn postgresql
     server pg %s
-`, w.addr, b.server.Addr())), 0o644); err != nil {
+`, w.addr, w.tls, crt, b.server.Addr())), 0o644); err != nil {
 		return err
 	}
 	return b.proxy(exec.Command("haproxy", "-q", "-db", "-f", file), w)
@@ -306,6 +348,25 @@ func (b *bench) close() {
 	if b.server != nil {
 		_ = b.server.Stop()
 	}
+}
+
+// certificate writes a self-signed certificate and its key to one file.
+func certificate(file string) error {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return err
+	}
+	c := &x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(24 * time.Hour), DNSNames: []string{"localhost"}}
+	der, err := x509.CreateCertificate(rand.Reader, c, c, &key.PublicKey, key)
+	if err != nil {
+		return err
+	}
+	secret, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		return err
+	}
+	out := append(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: secret})...)
+	return os.WriteFile(file, out, 0o600)
 }
 
 func freePort() string {
