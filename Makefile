@@ -8,7 +8,7 @@ export CGO_ENABLED ?= 0
 
 # A guest plugin is a folder of plugins/ with a main package for WASI.
 GUESTS := $(patsubst plugins/%/main.go,%,$(wildcard plugins/*/main.go))
-GUEST_FILES := $(foreach g,$(GUESTS),plugins/$(g)/$(g).wasm)
+GUEST_FILES := $(foreach g,$(GUESTS),plugins/$(g)/$(g).wasm.gz)
 GO_FILES := $(shell find . -name '*.go' -not -path './node_modules/*' -not -path './.*/*')
 # What go:embed takes in beside Go files: policies, tables of SQL functions, the demo's data.
 EMBEDDED := $(shell find policies protocols examples -type f -not -name '*.go' -not -name '*.md')
@@ -21,7 +21,8 @@ help: ## show this list
 build: bin/weir ## build bin/weir and the plugins that it carries
 
 .PHONY: plugins
-plugins: $(GUEST_FILES) ## build the guests in plugins/ to WebAssembly
+.SECONDARY: $(GUEST_FILES:.gz=)
+plugins: $(GUEST_FILES) ## build the guests in plugins/ to WebAssembly, and pack them for the binary
 
 .PHONY: sdks
 sdks: ## build the examples of every SDK; installs the tools that are missing, as root
@@ -36,9 +37,12 @@ bench-plugins: sdks-here ## what a guest costs: a cell masked, a command asked; 
 	go test -run '^$$' -bench '^Benchmark(Mask|RoundTrip|PII)$$' -benchtime 1s -count $(or $(COUNT),5) ./core/wasm
 
 .SECONDEXPANSION:
-plugins/%.wasm: $$(shell find plugins/$$(*D) sdk/go -name '*.go') go.mod
+plugins/%.wasm: $$(shell find plugins/$$(*D) plugins/pii/detect sdk/go -name '*.go' -not -name '*_test.go') go.mod
 	@echo "building $@"
 	@GOOS=wasip1 GOARCH=wasm go build -buildmode=c-shared -ldflags='-s -w' -o $@ ./plugins/$(*D)
+
+plugins/%.wasm.gz: plugins/%.wasm
+	@gzip -9 -n -c $< > $@.new && mv $@.new $@
 
 bin/weir: $(GUEST_FILES) $(GO_FILES) $(EMBEDDED) go.mod
 	@mkdir -p bin
@@ -94,7 +98,7 @@ fuzz: ## each fuzz target for FUZZTIME (default 30s)
 
 .PHONY: clean
 clean: ## remove what make has built
-	rm -rf bin .demo $(GUEST_FILES) $(wildcard sdk/*/examples/*/*.wasm)
+	rm -rf bin .demo $(wildcard plugins/*/*.wasm) $(GUEST_FILES) $(wildcard sdk/*/examples/*/*.wasm)
 
 .PHONY: bench
 bench: bin/weir sdks ## what Weir costs beside a direct connection, pgbouncer and haproxy; writes BENCHMARKS.md
@@ -120,3 +124,7 @@ soak-postgres: plugins ## a result of 10 GB through Weir: its memory must stay f
 .PHONY: idle-postgres
 idle-postgres: plugins ## KiB of memory for each of 5,000 idle sessions (SESSIONS=n)
 	go test -count=1 -v -timeout 60m -run '^TestIdleSessions$$' ./protocols/postgres/limits -args -sessions $(or $(SESSIONS),5000)
+
+.PHONY: docs
+docs: ## write the pages that are made from the source: policies/INPUT.md and RULES.md
+	UPDATE=1 go test -count 1 -run '^TestPages$$' ./core/opa

@@ -326,6 +326,10 @@ func checkCommand(t *testing.T, b block, line string) {
 		if found := testsIn(t, strings.TrimSuffix(folder, "/...")); len(found) == 0 || name != nil && !strings.Contains(found, "func "+name[1]) {
 			t.Errorf("%s: %s: there is no such test", b.at, line)
 		}
+	case len(words) > 1 && words[0] == "weir" && words[1] == "policy": // it changes nothing
+		if out, err := exec.CommandContext(t.Context(), words[0], words[1:]...).CombinedOutput(); err != nil {
+			t.Errorf("%s: %s: %v: %s", b.at, line, err, out)
+		}
 	default:
 		t.Errorf("%s: %s: how is that to be checked?", b.at, line)
 	}

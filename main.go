@@ -9,6 +9,7 @@ import (
 	"github.com/weir-gateway/weir/plugins"
 	"github.com/weir-gateway/weir/policies"
 	"github.com/weir-gateway/weir/protocols/postgres"
+	"github.com/weir-gateway/weir/sdk"
 )
 
 // What this build speaks: one import and one line a protocol.
@@ -17,5 +18,5 @@ var protocols = []core.Protocol{
 }
 
 func main() {
-	os.Exit(cli.Main(cli.Build{Protocols: protocols, Plugins: plugins.FS, Policies: policies.FS}))
+	os.Exit(cli.Main(cli.Build{Protocols: protocols, Plugins: plugins.FS, SDK: sdk.FS, Policies: policies.FS}))
 }

@@ -71,12 +71,62 @@ func TestExamples(t *testing.T) {
 				Files: []string{script},
 				Setup: func(env *testscript.Env) error {
 					env.Values["gateway"] = &gatewayOf{}
+					env.Vars = append(env.Vars, toolsEnv(t)...)
 					return os.CopyFS(env.WorkDir, without{os.DirFS(folder), "test.txtar"})
 				},
-				Cmds: commands,
+				Cmds:      commands,
+				Condition: condition,
 			})
 		})
 	}
+}
+
+// toolsEnv is what a test.txtar that builds a plugin needs: where the SDKs are, and Go's caches.
+func toolsEnv(t *testing.T) []string {
+	here, err := os.Getwd()
+	if err != nil {
+		t.Fatal(err)
+	}
+	env := []string{"SDK=" + filepath.Join(here, "sdk")}
+	for _, key := range []string{"GOCACHE", "GOPATH", "GOMODCACHE", "GOTOOLCHAIN"} {
+		out, err := exec.Command("go", "env", key).Output()
+		if err != nil {
+			t.Fatal(err)
+		}
+		env = append(env, key+"="+strings.TrimSpace(string(out)))
+	}
+	return env
+}
+
+// condition answers [tools:LANGUAGE]: whether the tools for plugins in a language are here.
+func condition(cond string) (bool, error) {
+	language, ok := strings.CutPrefix(cond, "tools:")
+	if !ok {
+		return false, fmt.Errorf("no condition %q", cond)
+	}
+	var found bool
+	switch language {
+	case "go":
+		found = true
+	case "c":
+		for _, version := range []string{"", "-19", "-18", "-17", "-16", "-15", "-14"} {
+			_, compiler := exec.LookPath("clang" + version)
+			_, linker := exec.LookPath("wasm-ld" + version)
+			found = found || compiler == nil && linker == nil
+		}
+	case "rust":
+		for _, rustc := range []string{"rustc", "/usr/bin/rustc"} {
+			out, err := exec.Command(rustc, "--print", "sysroot").Output()
+			if err == nil {
+				_, err = os.Stat(filepath.Join(strings.TrimSpace(string(out)), "lib/rustlib/wasm32-unknown-unknown/lib"))
+			}
+			found = found || err == nil
+		}
+	case "assemblyscript":
+		_, err := os.Stat("sdk/assemblyscript/node_modules/assemblyscript")
+		found = err == nil
+	}
+	return found, nil
 }
 
 // commands are what a test.txtar can say beside testscript's own words.

@@ -22,7 +22,7 @@ const module = "github.com/weir-gateway/weir/"
 //   - core/gateway: takes a core.Plugin and a core.Journal. It does not know which chain, engine or stream is behind.
 //   - core/cli: the only place that wires the parts together.
 //   - protocols: a protocol knows events, not who judges or keeps them. Adding one touches nothing else.
-//   - plugins, sdk: a guest sees events and nothing else of the gateway.
+//   - plugins, sdk: a guest sees events and nothing else of the gateway. secrets and pii have one detector.
 var arrows = map[string][]string{
 	"core":               {},
 	"core/gateway":       {"core"},
@@ -44,10 +44,11 @@ var arrows = map[string][]string{
 	"core/cli":           {"core/*", "core", "plugins", "policies"},
 	"protocols":          {"core", "core/reactor", "."},
 	"plugins":            {"sdk/go", "."},
+	"plugins/secrets":    {"sdk/go", ".", "plugins/pii/detect"},
 	"policies":           {},
 	"sdk":                {"."},
-	"examples":           {"protocols/*"},
-	".":                  {"core/cli", "protocols/*", "core", "plugins", "policies"},
+	"examples":           {"protocols/*", "sdk/go"},
+	".":                  {"core/cli", "protocols/*", "core", "plugins", "policies", "sdk"},
 }
 
 // testsMay are further packages of this module that test files of a folder may import.
@@ -58,7 +59,7 @@ var testsMay = map[string][]string{
 	"core/archive/index": {"core/*"},
 	"core/opa":           {"policies"},
 	"core/wasm":          {"sdk/go", "plugins", "core/chain"},
-	"core/cli":           {"protocols/*"},
+	"core/cli":           {"protocols/*", "sdk"},
 	"core/journal":       {"core/*"},
 	"core/replay":        {"core/*"},
 	"core/ledger":        {"core/*"},

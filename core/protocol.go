@@ -41,6 +41,12 @@ type Reader interface {
 	ReadText(wire []byte) string
 }
 
+// Parser is a Protocol that can tell what a text asks for without a session: names stand as they were said, where only
+// the target could tell what they mean.
+type Parser interface {
+	Parse(ctx context.Context, text string) ([]*Command, error)
+}
+
 // Connector is a Protocol that can tell a client how to reach a target: lines to copy, and environment variables.
 type Connector interface {
 	Connect(t *Target, addr string) (line string, env map[string]string)

@@ -101,7 +101,7 @@ func ParseLevel(s string) Level { return Level(index(levelNames[:], s)) }
 // Decision is one step's say in a verdict.
 type Decision struct {
 	Step   string `json:"step"`
-	Action string `json:"action"` // "deny", "mask", "hold", "limit", "record", "error", "finding"
+	Action string `json:"action"` // "deny", "mask", "hold", "limit", "record", "error", "finding", "version"
 	Rule   string `json:"rule,omitempty"`
 	Detail string `json:"detail,omitempty"`
 }

@@ -4,13 +4,13 @@
 #	sdk/build.sh [-install] [LANG …]
 #
 # A language whose tools are missing is skipped, with the names of the packages. -install fetches them instead: as root,
-# with apt-get, one at a time on this machine; and then a language that cannot be built is an error.
+# with apt-get (one at a time on this machine) and npm; and then a language that cannot be built is an error.
 set -euo pipefail
 cd "$(dirname "$0")"
 install=false
 [ "${1:-}" = -install ] && { install=true; shift; }
 languages=("$@")
-[ ${#languages[@]} -eq 0 ] && languages=(go c rust)
+[ ${#languages[@]} -eq 0 ] && languages=(go c rust assemblyscript)
 examples=(pass mask block record)
 
 # first prints the first command that is there.
@@ -86,6 +86,39 @@ build_rust() {
 	echo "sdk: built rust with $("$rustc" --version)"
 }
 
+# The compiler is an npm package of the version in package-lock.json.
+build_assemblyscript() {
+	local here=assemblyscript/node_modules/assemblyscript/package.json
+	wanted() { [ -e "$here" ] && [ "$(node -p "require('./$here').version")" = "$(node -p "require('./assemblyscript/package.json').devDependencies.assemblyscript")" ]; }
+	if ! command -v node >/dev/null || ! command -v npm >/dev/null; then
+		need assemblyscript nodejs npm || return 0
+	fi
+	if [ "$(node -p 'process.versions.node.split(".")[0]')" -lt 20 ]; then
+		echo "sdk: skipped assemblyscript: its compiler needs Node.js 20 or newer, and this is $(node --version)" >&2
+		$install && exit 1 || return 0
+	fi
+	if ! wanted; then
+		if ! $install; then
+			echo "sdk: skipped assemblyscript: in sdk/assemblyscript, npm ci (or sdk/build.sh -install assemblyscript)" >&2
+			return 0
+		fi
+		echo "sdk: installing the AssemblyScript compiler"
+		(
+			flock 9
+			cd assemblyscript
+			if ! out=$(npm ci --no-audit --no-fund 2>&1); then
+				echo "sdk: npm ci failed:" >&2
+				tail -5 <<<"$out" >&2
+				exit 1
+			fi
+		) 9>"${TMPDIR:-/tmp}/weir-npm.lock"
+	fi
+	for e in "${examples[@]}"; do
+		(cd assemblyscript && node_modules/.bin/asc "examples/$e/$e.ts" -o "examples/$e/$e.wasm")
+	done
+	echo "sdk: built assemblyscript with asc $(node -p "require('./$here').version")"
+}
+
 build_go() {
 	for e in "${examples[@]}"; do
 		GOOS=wasip1 GOARCH=wasm go build -buildmode=c-shared -ldflags='-s -w' -o "go/examples/$e/$e.wasm" "./go/examples/$e"
@@ -95,7 +128,7 @@ build_go() {
 
 for language in "${languages[@]}"; do
 	case $language in
-	c | go | rust) "build_$language" ;;
-	*) echo "sdk: no language $language: known are c, go, rust" >&2; exit 2 ;;
+	c | go | rust | assemblyscript) "build_$language" ;;
+	*) echo "sdk: no language $language: known are assemblyscript, c, go, rust" >&2; exit 2 ;;
 	esac
 done

@@ -184,10 +184,13 @@ func (c *Chain) Inspect(ctx context.Context, e *core.Event) (v core.Verdict, err
 		if err != nil {
 			c.failed(st, e, err)
 			if st.pass {
-				v.Decisions = append(v.Decisions, core.Decision{Step: st.Name, Action: "error", Rule: "step-error"})
+				v.Decisions = append(v.Decisions, core.Decision{Step: st.Name, Action: "error", Rule: "step-error", Detail: cause(err)})
 				continue
 			}
 			deny(&v, &core.Denial{Step: st.Name, Rule: "step-error", Reason: "a step of the chain failed", Hint: "ask the operator; the gateway's log says why"})
+			if why := cause(err); why != "" {
+				v.Decisions[len(v.Decisions)-1].Detail += ": " + why
+			}
 			return v, nil
 		}
 		if zero(&a) {
@@ -207,6 +210,28 @@ func (c *Chain) Inspect(ctx context.Context, e *core.Event) (v core.Verdict, err
 		c.hide(e, b, &v)
 	}
 	return v, nil
+}
+
+// cause is what a step says of its error in one word, for the record; the client is not told.
+func cause(err error) string {
+	var c interface{ Cause() string }
+	if errors.As(err, &c) {
+		return c.Cause()
+	}
+	return ""
+}
+
+// Versions says of each step that knows it which version of it judges, as decisions for the record.
+func (c *Chain) Versions() (list []core.Decision) {
+	for i := range c.steps {
+		if p, ok := c.steps[i].Plugin.(interface {
+			Version() (version, digest string)
+		}); ok {
+			version, digest := p.Version()
+			list = append(list, core.Decision{Step: c.steps[i].Name, Action: "version", Rule: digest, Detail: version})
+		}
+	}
+	return list
 }
 
 // inspect runs one step and turns a panic into an error.

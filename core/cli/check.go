@@ -12,6 +12,7 @@ import (
 	"github.com/weir-gateway/weir/core"
 	"github.com/weir-gateway/weir/core/config"
 	"github.com/weir-gateway/weir/core/gateway"
+	"github.com/weir-gateway/weir/core/wasm/fetch"
 )
 
 func (a *app) check() *cobra.Command {
@@ -86,6 +87,7 @@ func (a *app) checked(ctx context.Context, path string) (*config.Config, error) 
 	}
 	defer w.close()
 	s, err := w.settings(ctx, cfg)
+	warnUnused(cfg)
 	more := problemsOf(err)
 	if err == nil {
 		defer s.Release()
@@ -108,6 +110,21 @@ func (a *app) checked(ctx context.Context, path string) (*config.Config, error) 
 	}
 	problems.Sort()
 	return cfg, problems
+}
+
+// warnUnused names what a lock file holds for nothing.
+func warnUnused(c *config.Config) {
+	lock, err := fetch.ReadLock(fetch.LockFile(c.File))
+	if err != nil {
+		return // told as a problem
+	}
+	names := make([]string, len(c.Plugins))
+	for i := range c.Plugins {
+		names[i] = c.Plugins[i].Name
+	}
+	for _, name := range lock.Unused(names) {
+		c.Warnings = append(c.Warnings, c.Problem("plugins", fmt.Sprintf("the lock file has %q, which the configuration does not name", name), "weir plugin lock"))
+	}
 }
 
 // problemsOf takes an error apart into problems.

@@ -29,6 +29,7 @@ const (
 type Build struct {
 	Protocols []core.Protocol
 	Plugins   fs.FS  // builtin:NAME of plugins reads NAME/NAME.wasm
+	SDK       fs.FS  // weir plugin new begins with it
 	Policies  fs.FS  // builtin:NAME of policies reads the folder NAME
 	Version   string // empty: what the Go tool wrote into the binary
 }
@@ -128,7 +129,7 @@ func (a *app) root() *cobra.Command {
 	}
 	root.SetOut(a.out)
 	root.SetErr(a.err)
-	root.AddCommand(a.serve(), a.check(), a.token(), a.sessions(), a.show(), a.replay(), a.verify(), a.version())
+	root.AddCommand(a.serve(), a.check(), a.token(), a.sessions(), a.show(), a.replay(), a.verify(), a.policy(), a.plugin(), a.version())
 	root.InitDefaultCompletionCmd()
 	for _, c := range root.Commands() {
 		if c.Name() == "completion" {

@@ -280,9 +280,7 @@ func TestWhole(t *testing.T) {
 	if len(s) != 1 || len(s[0]) != 12 || s[0]["target"] != "one" || s[0]["protocol"] != "echo" || s[0]["run"] != "r7" || s[0]["commands"] != 3.0 || s[0]["denied"] != 1.0 {
 		t.Errorf("index: %v", s)
 	}
-	if n := len(p.list("--denied")); n != 2 {
-		t.Errorf("%d denied, want 2", n)
-	}
+	eventually(t, "both with a denial are archived", func() bool { return len(p.list("--denied")) == 2 })
 	if text := p.must("sessions"); !strings.Contains(text, "IDENTITY") || !strings.Contains(text, id) {
 		t.Error(text)
 	}

@@ -15,7 +15,13 @@ func keysDir(c *config.Config) string   { return filepath.Join(c.Data, "keys") }
 func tlsDir(c *config.Config) string    { return filepath.Join(c.Data, "tls") }
 func ledgerDir(c *config.Config) string { return filepath.Join(c.Data, "ledger") }
 func indexPath(c *config.Config) string { return filepath.Join(c.Data, "index.db") }
-func cacheDir(c *config.Config) string  { return filepath.Join(c.Data, "cache") }
+
+// policiesDir keeps the bundles that were fetched.
+func policiesDir(c *config.Config) string { return filepath.Join(c.Data, "policies") }
+
+func cacheDir(c *config.Config) string { return filepath.Join(c.Data, "cache") }
+
+func pluginsDir(c *config.Config) string { return filepath.Join(c.Data, "plugins") }
 
 const maskKeySize = 32
 

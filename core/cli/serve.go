@@ -121,13 +121,31 @@ func (a *app) runGateway(ctx context.Context, path string, log *slog.Logger, hup
 	}
 	reloads, stopReloads := context.WithCancel(ctx)
 	defer stopReloads()
+	bundles := make(chan struct{}, 1)
+	watch := func(c *config.Config) (stop context.CancelFunc) {
+		ctx, stop := context.WithCancel(reloads)
+		w.watch(ctx, c, func() {
+			select {
+			case bundles <- struct{}{}:
+			default:
+			}
+		})
+		return stop
+	}
 	go func() {
+		now, stop := cfg, watch(cfg)
+		defer func() { stop() }()
 		for {
 			select {
 			case <-reloads.Done():
 				return
 			case <-hup:
-				a.reload(reloads, g, w, cfg, log)
+				if next := a.reload(reloads, g, w, cfg, log); next != nil {
+					stop()
+					now, stop = next, watch(next)
+				}
+			case <-bundles:
+				a.apply(reloads, g, w, now, log)
 			}
 		}
 	}()
@@ -146,37 +164,47 @@ func (a *app) ready(admin net.Addr, caPath string, listeners []gateway.Listener)
 	fmt.Fprintln(a.err, "weir: ready")
 }
 
-// reload changes to what the file says now. When anything is wrong nothing changes, and the log says what.
-func (a *app) reload(ctx context.Context, g *gateway.Gateway, w *wiring, running *config.Config, log *slog.Logger) {
-	fail := func(err error) {
-		for _, p := range problemsOf(err) {
-			log.Error("cli: reload refused", "problem", p.String())
-		}
-		log.Error("cli: reload refused: nothing has changed", "file", running.File)
-	}
+// reload changes to what the file says now, and returns it. When anything is wrong nothing changes, and the log says
+// what.
+func (a *app) reload(ctx context.Context, g *gateway.Gateway, w *wiring, running *config.Config, log *slog.Logger) *config.Config {
 	next, err := config.Load(running.File)
+	if err == nil {
+		err = reloadable(running, next)
+	}
 	if err != nil {
-		fail(err)
-		return
+		refused(running, err, log)
+		return nil
 	}
-	if err := reloadable(running, next); err != nil {
-		fail(err)
-		return
-	}
-	settings, err := w.settings(ctx, next)
-	if err != nil {
-		fail(err)
-		return
-	}
-	if err := g.Reload(settings); err != nil {
-		settings.Release()
-		fail(err)
-		return
+	if !a.apply(ctx, g, w, next, log) {
+		return nil
 	}
 	for _, p := range next.Warnings {
 		log.Warn("cli: reload", "warning", p.String())
 	}
-	log.Info("cli: reloaded", "file", next.File, "targets", len(next.Targets))
+	return next
+}
+
+// apply loads everything that c names, and changes to it.
+func (a *app) apply(ctx context.Context, g *gateway.Gateway, w *wiring, c *config.Config, log *slog.Logger) bool {
+	settings, err := w.settings(ctx, c)
+	if err == nil {
+		if err = g.Reload(settings); err != nil {
+			settings.Release()
+		}
+	}
+	if err != nil {
+		refused(c, err, log)
+		return false
+	}
+	log.Info("cli: reloaded", "file", c.File, "targets", len(c.Targets))
+	return true
+}
+
+func refused(c *config.Config, err error, log *slog.Logger) {
+	for _, p := range problemsOf(err) {
+		log.Error("cli: reload refused", "problem", p.String())
+	}
+	log.Error("cli: reload refused: nothing has changed", "file", c.File)
 }
 
 // reloadable refuses a change that only a restart can make.

@@ -8,7 +8,6 @@ import (
 	"io/fs"
 	"log/slog"
 	"net"
-	"os"
 	"slices"
 	"strings"
 	"time"
@@ -22,7 +21,6 @@ import (
 	"github.com/weir-gateway/weir/core/gateway"
 	"github.com/weir-gateway/weir/core/identity"
 	"github.com/weir-gateway/weir/core/mask"
-	"github.com/weir-gateway/weir/core/opa"
 	"github.com/weir-gateway/weir/core/wasm"
 )
 
@@ -106,27 +104,6 @@ func (l *loader) release() {
 	}
 }
 
-func (l *loader) policies(ctx context.Context) {
-	for i, p := range l.c.Policies {
-		at := fmt.Sprintf("policies[%d].path", i)
-		oc := opa.Config{Name: p.Name, Path: p.Path, Packages: p.Packages, Timeout: p.Timeout, Log: l.log}
-		if name, ok := strings.CutPrefix(p.Path, config.Builtin); ok {
-			sub, err := builtin(l.Policies, name)
-			if err != nil {
-				l.fail(at, "builtin policies are: "+strings.Join(folders(l.Policies), ", "), fmt.Errorf("there is no builtin policy %q", name))
-				continue
-			}
-			oc.FS = sub
-		}
-		policy, err := opa.Load(ctx, oc)
-		if err != nil {
-			l.failLines(at, err)
-			continue
-		}
-		l.steps[p.Name] = chain.Step{Name: p.Name, Plugin: policy, OnError: p.OnError}
-	}
-}
-
 // failLines makes a problem of each error that was joined: a policy's have file and line of their own.
 func (l *loader) failLines(path string, err error) {
 	var joined interface{ Unwrap() []error }
@@ -137,90 +114,6 @@ func (l *loader) failLines(path string, err error) {
 		return
 	}
 	l.fail(path, "", err)
-}
-
-func (l *loader) plugins(ctx context.Context) {
-	for i, p := range l.c.Plugins {
-		at := fmt.Sprintf("plugins[%d]", i)
-		module, err := l.module(p.WASM)
-		if err != nil {
-			l.fail(at+".wasm", "", err)
-			continue
-		}
-		settings, ok := l.secrets(ctx, at+".config", p.Config).(map[string]any)
-		if !ok {
-			settings = nil
-		}
-		const page = 64 << 10
-		guest, err := l.host.Load(ctx, wasm.Config{
-			Name: p.Name, Module: module, Config: settings, OnError: p.OnError, AllowUnmasked: p.AllowUnmasked, Columns: p.Columns,
-			Limits: wasm.Limits{
-				MemoryPages: uint32(min((p.Limits.Memory+page-1)/page, 1<<16)), Command: p.Limits.Command, Rows: p.Limits.Rows, Start: p.Limits.Start,
-				Instances: p.Limits.Instances, Value: p.Limits.Value,
-			},
-		})
-		if err != nil {
-			l.fail(at, "", err)
-			continue
-		}
-		l.closers = append(l.closers, guest.Close)
-		l.steps[p.Name] = chain.Step{Name: p.Name, Plugin: guest, OnError: guest.OnError()}
-	}
-}
-
-// maxModule bounds a plugin's file, in bytes.
-const maxModule = 64 << 20
-
-func (l *loader) module(path string) ([]byte, error) {
-	if name, ok := strings.CutPrefix(path, config.Builtin); ok {
-		if l.Plugins == nil || !fs.ValidPath(name) {
-			return nil, fmt.Errorf("there is no builtin plugin %q", name)
-		}
-		b, err := fs.ReadFile(l.Plugins, name+"/"+name+".wasm")
-		if err != nil {
-			return nil, fmt.Errorf("there is no builtin plugin %q in this build", name)
-		}
-		return b, nil
-	}
-	info, err := os.Stat(path)
-	if err != nil {
-		return nil, err
-	}
-	if info.Size() > maxModule || !info.Mode().IsRegular() {
-		return nil, fmt.Errorf("%s is not a file of at most %d MiB", path, maxModule>>20)
-	}
-	return os.ReadFile(path)
-}
-
-// secrets replaces references in a plugin's settings by the secrets.
-func (l *loader) secrets(ctx context.Context, path string, v any) any {
-	switch v := v.(type) {
-	case map[string]any:
-		m := make(map[string]any, len(v))
-		for k, x := range v {
-			m[k] = l.secrets(ctx, path+"."+k, x)
-		}
-		return m
-	case []any:
-		s := make([]any, len(v))
-		for i, x := range v {
-			s[i] = l.secrets(ctx, fmt.Sprintf("%s[%d]", path, i), x)
-		}
-		return s
-	case string:
-		if !strings.HasPrefix(v, "${") {
-			return v
-		}
-		source, err := credential.Parse(v, l.c.Dir)
-		if err == nil {
-			v, err = source.Read(ctx)
-		}
-		if err != nil {
-			l.fail(path, "", err)
-		}
-		return v
-	}
-	return v
 }
 
 func (l *loader) targets(ctx context.Context) []gateway.Target {

@@ -9,6 +9,7 @@ import (
 	"sort"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/weir-gateway/weir/core"
 )
@@ -193,26 +194,28 @@ func (k *checker) steps() {
 		k.onError(at, p.OnError)
 		switch {
 		case p.Path == "":
-			k.problem(at, "a directory, a bundle .tar.gz or builtin:NAME", "has no path")
-		case strings.Contains(p.Path, "://"):
-			k.problem(at+".path", "fetch it, and name the file", "this build reads no bundle over the network")
+			k.problem(at, "a directory, a bundle .tar.gz, its https:// URL, or builtin:NAME", "has no path")
+		case p.Key != "" && !strings.Contains(p.Path, "://") && !strings.HasSuffix(p.Path, ".tar.gz") && !strings.HasSuffix(p.Path, ".tgz"):
+			k.problem(at+".key", "leave it out, or name a bundle .tar.gz", "would do nothing: only bundles are signed")
+		case !strings.Contains(p.Path, "://") && !p.Token.IsZero():
+			k.problem(at+".token", "", "would do nothing: the bundle is not fetched")
+		case strings.Contains(p.Path, "://") && p.Poll < time.Second:
+			k.problem(at+".poll", "such as 60s", "is less than a second")
+		}
+		switch {
+		case p.Key != "" && p.Algorithm == "":
+			k.problem(at, "such as algorithm: ES256", "has a key and no algorithm")
+		case p.Key == "" && p.Algorithm != "":
+			k.problem(at+".algorithm", "add key", "would do nothing: there is no key")
+		case p.Algorithm != "" && !slices.Contains(signatures, p.Algorithm):
+			k.problem(at+".algorithm", hintNearest(p.Algorithm, signatures), "%q is no signature by a key pair", p.Algorithm)
 		}
 	}
 	for i, p := range k.Plugins {
 		at := fmt.Sprintf("plugins[%d]", i)
 		k.name(at, p.Name, steps)
 		k.onError(at, p.OnError)
-		switch {
-		case p.WASM == "":
-			k.problem(at, "a file, or builtin:NAME", "has no wasm")
-		case strings.Contains(p.WASM, "://"):
-			k.problem(at+".wasm", "fetch it, and name the file", "this build loads no plugin over the network")
-		}
-		for j, column := range p.Columns {
-			if strings.TrimSpace(column) == "" {
-				k.problem(fmt.Sprintf("%s.columns[%d]", at, j), "name a column, table.column or schema.table.column", "is empty")
-			}
-		}
+		k.plugin(at, &p)
 	}
 	used := map[string]bool{}
 	k.chain("chain", k.Chain, steps, used)
@@ -241,6 +244,10 @@ func (k *checker) steps() {
 		}
 	}
 }
+
+// signatures are the algorithms of signatures that a public key can check. With one of the others whoever can check could
+// sign as well.
+var signatures = []string{"ES256", "ES384", "ES512", "PS256", "PS384", "PS512", "RS256", "RS384", "RS512"}
 
 func (k *checker) onError(at, word string) {
 	if word != "" && word != "deny" && word != "pass" {

@@ -25,8 +25,10 @@ type Config struct {
 	Retention Retention `yaml:"retention"`
 	Policies  []Policy  `yaml:"policies"`
 	Plugins   []Plugin  `yaml:"plugins"`
-	Chain     []string  `yaml:"chain"` // of the targets that name none
-	Targets   []Target  `yaml:"targets"`
+	// PluginKeys are public keys: every plugin that is not builtin must be signed by one of them, unless it names its own.
+	PluginKeys []string `yaml:"plugin_keys"`
+	Chain      []string `yaml:"chain"` // of the targets that name none
+	Targets    []Target `yaml:"targets"`
 
 	// Warnings are what deserves a look but stops nothing.
 	Warnings []Problem `yaml:"-"`
@@ -103,16 +105,30 @@ type Retention struct {
 // Policy is one set of Rego modules, a step of chains.
 type Policy struct {
 	Name     string        `yaml:"name"`
-	Path     string        `yaml:"path"`     // a directory, a bundle .tar.gz, or builtin:NAME
+	Path     string        `yaml:"path"`     // a directory, a bundle .tar.gz, the https:// URL of one, or builtin:NAME
 	Packages []string      `yaml:"packages"` // to ask; none: every one under weir that the step has
 	Timeout  time.Duration `yaml:"timeout"`  // of one question; 0: the step's default
 	OnError  string        `yaml:"on_error"` // deny (default) or pass
+	// Key is the file of the public key that a bundle has to be signed with; Algorithm is ES256, RS256 …
+	Key       string        `yaml:"key"`
+	Algorithm string        `yaml:"algorithm"`
+	Poll      time.Duration `yaml:"poll"`  // how often a URL is asked for another bundle; default 60s
+	Token     Secret        `yaml:"token"` // bearer token for the URL
 }
 
 // Plugin is one guest, a step of chains.
 type Plugin struct {
-	Name    string         `yaml:"name"`
-	WASM    string         `yaml:"wasm"`   // a file, or builtin:NAME
+	Name    string `yaml:"name"`
+	WASM    string `yaml:"wasm"` // a file, builtin:NAME, https://…, or oci://HOST/REPO[:TAG]@sha256:…
+	Written string `yaml:"-"`    // WASM as it stands in the file
+	SHA256  string `yaml:"sha256"`
+	// Signature is the file or URL of the signature; none: beside the module. It is asked for when there are keys.
+	Signature  string     `yaml:"signature"`
+	PublicKeys []string   `yaml:"public_keys"` // Ed25519, in base64 or PEM files: one of them must have signed; none: PluginKeys
+	Credential Credential `yaml:"credential"`  // for the server that the module is on
+	// Grants are the capabilities that the guest may have of those it needs: clock, kv. A builtin one without the key
+	// has what it needs.
+	Grants  []string       `yaml:"grants"`
 	Config  map[string]any `yaml:"config"` // the guest's own
 	OnError string         `yaml:"on_error"`
 	// AllowUnmasked lets on_error be pass for a guest that changes values: when it fails, they pass unchanged.

@@ -138,10 +138,15 @@ func (c *Config) complete() {
 		c.Archive = []Archive{{Kind: "file", Path: filepath.Join(c.Data, "archive")}}
 	}
 	for i := range c.Policies {
-		c.Policies[i].Path = c.Path(c.Policies[i].Path)
+		p := &c.Policies[i]
+		p.Path, p.Key = c.Path(p.Path), c.Path(p.Key)
+		if p.Poll == 0 {
+			p.Poll = time.Minute
+		}
 	}
 	for i := range c.Plugins {
-		c.Plugins[i].WASM = c.Path(c.Plugins[i].WASM)
+		p := &c.Plugins[i]
+		p.Written, p.WASM, p.Signature = p.WASM, c.Path(p.WASM), c.Path(p.Signature)
 	}
 	for i := range c.Targets {
 		t := &c.Targets[i]

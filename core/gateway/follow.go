@@ -20,6 +20,7 @@ var ErrRules = errors.New("the rules have changed in a way that an open session 
 type following struct {
 	kinds core.Kinds // that the session was opened for
 	now   atomic.Pointer[lease]
+	told  atomic.Pointer[lease] // whose versions are in the record
 
 	mu   sync.Mutex
 	held []*lease // oldest first: the present one, and those before it whose answers may still be under way
@@ -165,7 +166,22 @@ func (f *following) Inspect(ctx context.Context, e *core.Event) (core.Verdict, e
 			x.Plan.Bound = &tied{l, x.Plan.Bound}
 		}
 	}
+	if e.Kind != core.KindColumns { // which may be asked about without being recorded: see Session.Ask
+		f.tell(l, &v)
+	}
 	return v, err
+}
+
+// tell puts which versions judge into the record of the first event that a chain judges: the opening, and the one after
+// a reload. The rows of an answer that an earlier chain goes on with are not the first of anything.
+func (f *following) tell(l *lease, v *core.Verdict) {
+	last := f.told.Load()
+	if last == l || last != nil && last.generation.number >= l.generation.number || !f.told.CompareAndSwap(last, l) {
+		return
+	}
+	if c, ok := l.chain.(interface{ Versions() []core.Decision }); ok {
+		v.Decisions = append(c.Versions(), v.Decisions...)
+	}
 }
 
 // nothing is a set of kinds that holds none, and is not the zero that stands for all.

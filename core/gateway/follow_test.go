@@ -192,3 +192,53 @@ func TestAnAnswerIsOneChains(t *testing.T) {
 		t.Fatalf("judged by %v", d)
 	}
 }
+
+// versioned is a chain that knows its version.
+type versioned struct {
+	ruled
+	version string
+}
+
+func (v *versioned) Versions() []core.Decision {
+	return []core.Decision{{Step: "p", Action: "version", Rule: "sha256:" + v.version, Detail: v.version}}
+}
+
+// TestVersionsAreTold: the first event that a chain judges says which versions its steps have, and no other does.
+func TestVersionsAreTold(t *testing.T) {
+	gen := func(number uint64) *generation {
+		g := &generation{number: number, targets: map[string]*Target{}}
+		g.refs.Store(9)
+		return g
+	}
+	one, two := &versioned{version: "1"}, &versioned{version: "2"}
+	f := &following{kinds: kindsOf(one), held: []*lease{{generation: gen(1), chain: one}}}
+	f.now.Store(f.held[0])
+	s := &core.Session{ID: "s", Target: target("one", "", nil).Target}
+	s.Begin(core.SessionConfig{Chain: f})
+	x := &core.Exchange{Command: &core.Command{Status: core.StatusKnown}}
+	versions := func(e *core.Event) (list []string) {
+		for _, d := range s.Check(t.Context(), e).Decisions {
+			if d.Action == "version" {
+				list = append(list, d.Step+" "+d.Detail+" "+d.Rule)
+			}
+		}
+		return list
+	}
+	open, command := &core.Event{Kind: core.KindOpen}, &core.Event{Kind: core.KindCommand, Exchange: x}
+	columns, rows := &core.Event{Kind: core.KindColumns, Exchange: x}, &core.Event{Kind: core.KindRows, Exchange: x, Rows: &core.Batch{Rows: 1}}
+	want := func(e *core.Event, list ...string) {
+		t.Helper()
+		if got := versions(e); !slices.Equal(got, list) {
+			t.Errorf("%s: %q, want %q", e.Kind, got, list)
+		}
+	}
+	want(open, "p 1 sha256:1")
+	want(command)
+	want(columns)
+	f.move(&lease{generation: gen(2), chain: two})
+	want(rows) // the first chain's answer goes on
+	s.Ask(t.Context(), columns)
+	want(command, "p 2 sha256:2")
+	want(rows)
+	want(columns)
+}

@@ -49,15 +49,43 @@ func footprintOf(c *ast.Compiler, refs []ast.Ref) footprint {
 			}
 		}
 	}
+	fields := map[*ast.Expr]ast.Ref{}
 	var visit *ast.GenericVisitor
 	visit = ast.NewGenericVisitor(func(x any) bool {
 		switch x := x.(type) {
+		case *ast.Rule:
+			for e, from := range fieldsRead(x) {
+				fields[e] = from
+			}
+		case *ast.Expr:
+			from, ok := fields[x]
+			if !ok {
+				return false
+			}
+			if !from.HasPrefix(ast.InputRootRef) {
+				of, n := alias(c, from)
+				if of == nil {
+					return false
+				}
+				from = of.Concat(from[n:])
+			}
+			if operands := x.Operands(); !x.IsEquality() {
+				paths[constantPath(append(slices.Clone(from), operands[1]))] = true
+				for _, t := range operands[2:] {
+					visit.Walk(t)
+				}
+			}
+			return true
 		case ast.Ref:
 			switch {
 			case x.HasPrefix(ast.InputRootRef):
 				paths[constantPath(x)] = true
 			case x.HasPrefix(ast.DefaultRootRef):
-				reach(x)
+				if of, n := alias(c, x); of != nil {
+					paths[constantPath(of.Concat(x[n:]))] = true
+				} else {
+					reach(x)
+				}
 			default:
 				visit.Walk(x[0])
 			}
@@ -84,6 +112,98 @@ func footprintOf(c *ast.Compiler, refs []ast.Ref) footprint {
 		visit.Walk(rule)
 	}
 	return newFootprint(paths)
+}
+
+// fieldsRead finds the conditions of a rule that read one known field of a document, by object.get(from, "key", …), and
+// those that do nothing but name that document for them: the compiler writes v = from; object.get(v, "key", …).
+func fieldsRead(rule *ast.Rule) map[*ast.Expr]ast.Ref {
+	found := map[*ast.Expr]ast.Ref{}
+	for _, e := range rule.Body {
+		a, b, ok := equated(e)
+		if !ok || e.Negated || len(e.With) > 0 {
+			continue
+		}
+		if _, isVar := a.Value.(ast.Var); !isVar {
+			a, b = b, a
+		}
+		name, isVar := a.Value.(ast.Var)
+		from, isRef := b.Value.(ast.Ref)
+		if !isVar || !isRef || !from.IsGround() {
+			continue
+		}
+		uses := 0
+		ast.WalkVars(rule, func(v ast.Var) bool {
+			if v.Equal(name) {
+				uses++
+			}
+			return false
+		})
+		var readers []*ast.Expr
+		for _, r := range rule.Body {
+			if !r.IsCall() || r.Operator().String() != ast.ObjectGet.Name || len(r.With) > 0 {
+				continue
+			}
+			if _, constant := r.Operand(1).Value.(ast.String); constant && r.Operand(0).Value.Compare(name) == 0 {
+				readers = append(readers, r)
+			}
+		}
+		if len(readers) > 0 && uses == 1+len(readers) {
+			found[e] = from
+			for _, r := range readers {
+				found[r] = from
+			}
+		}
+	}
+	return found
+}
+
+// alias resolves a reference that begins with a rule which is another name for a part of the input, such as
+// command := input.event.command. It returns that part, and how many terms of r name the rule.
+func alias(c *ast.Compiler, r ast.Ref) (of ast.Ref, n int) {
+	for n = 2; n <= len(r); n++ {
+		if _, ok := r[n-1].Value.(ast.String); !ok {
+			return nil, 0
+		}
+		rules := c.GetRulesExact(r[:n])
+		if len(rules) == 0 {
+			continue
+		}
+		if len(rules) > 1 || rules[0].Default || rules[0].Else != nil || rules[0].Head.RuleKind() != ast.SingleValue || len(rules[0].Head.Args) > 0 || !r[:n].Equal(rules[0].Ref()) {
+			return nil, 0
+		}
+		return partOf(rules[0]), n
+	}
+	return nil, 0
+}
+
+// partOf returns the part of the input that a rule is, without a condition; nil when it is anything else.
+func partOf(rule *ast.Rule) ast.Ref {
+	value := rule.Head.Value
+	var of ast.Ref
+	for _, e := range rule.Body {
+		if t, ok := e.Terms.(*ast.Term); ok && t.Equal(ast.BooleanTerm(true)) && !e.Negated {
+			continue
+		}
+		a, b, ok := equated(e)
+		if !ok || e.Negated || len(e.With) > 0 || of != nil { // the compiler puts a reference of the head there
+			return nil
+		}
+		if b.Equal(value) {
+			a, b = b, a
+		}
+		ref, isRef := b.Value.(ast.Ref)
+		if _, isVar := value.Value.(ast.Var); !isVar || !a.Equal(value) || !isRef {
+			return nil
+		}
+		of = ref
+	}
+	if of == nil {
+		of, _ = value.Value.(ast.Ref)
+	}
+	if of == nil || !of.HasPrefix(ast.InputRootRef) || len(of) < 2 || !of.IsGround() {
+		return nil
+	}
+	return of
 }
 
 // constantPath returns the parts of an input reference up to the first that is only known when it is evaluated.

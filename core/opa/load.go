@@ -35,8 +35,11 @@ type source struct {
 }
 
 // read loads a directory, a .rego file, a bundle, or fsys. Every problem is in the error.
-func read(ctx context.Context, where string, fsys fs.FS) (*source, error) {
+func read(ctx context.Context, where string, fsys fs.FS, key *Key) (*source, error) {
+	bundled := strings.HasSuffix(where, ".tar.gz") || strings.HasSuffix(where, ".tgz")
 	switch {
+	case key != nil && (fsys != nil || !bundled):
+		return nil, errors.New("a key checks the signature of a bundle .tar.gz, and this is none")
 	case fsys != nil:
 		return readFS(ctx, fsys, where)
 	case where == "":
@@ -49,8 +52,8 @@ func read(ctx context.Context, where string, fsys fs.FS) (*source, error) {
 	switch {
 	case info.IsDir():
 		return readFS(ctx, os.DirFS(where), where)
-	case strings.HasSuffix(where, ".tar.gz"), strings.HasSuffix(where, ".tgz"):
-		return readBundle(where)
+	case bundled:
+		return readBundle(where, key)
 	case strings.HasSuffix(where, ".rego"):
 		dir, name := filepath.Split(where)
 		s := newSource()
@@ -198,8 +201,14 @@ func merge(name string, dst, src map[string]any) error {
 	return nil
 }
 
-// readBundle reads an OPA bundle. A signed bundle is refused, because there is no key to check it with.
-func readBundle(file string) (*source, error) {
+// Key checks the signatures of bundles.
+type Key struct {
+	PEM       string // the public key
+	Algorithm string // of the signature, as in RFC 7518: ES256, RS256 …
+}
+
+// readBundle reads an OPA bundle. With a key one that is not signed by it is refused; without, one that is signed is.
+func readBundle(file string, key *Key) (*source, error) {
 	info, err := os.Stat(file)
 	if err != nil {
 		return nil, err
@@ -211,9 +220,14 @@ func readBundle(file string) (*source, error) {
 	if err != nil {
 		return nil, err
 	}
-	b, err := bundle.NewCustomReader(bundle.NewTarballLoaderWithBaseURL(bytes.NewReader(raw), "")).
+	reader := bundle.NewCustomReader(bundle.NewTarballLoaderWithBaseURL(bytes.NewReader(raw), "")).
 		WithRegoVersion(ast.RegoV1).WithProcessAnnotations(true).WithCapabilities(capabilities).
-		WithSizeLimitBytes(maxFile).WithBundleName(filepath.Base(file)).Read()
+		WithSizeLimitBytes(maxFile).WithBundleName(filepath.Base(file))
+	if key != nil {
+		const id = "weir"
+		reader = reader.WithBundleVerificationConfig(bundle.NewVerificationConfig(map[string]*bundle.KeyConfig{id: {Key: key.PEM, Algorithm: key.Algorithm}}, id, "", nil))
+	}
+	b, err := reader.Read()
 	if err != nil {
 		return nil, explain(err)
 	}

@@ -31,6 +31,8 @@ type Config struct {
 	Path string
 	// FS, when set, is read in place of Path, which then only names it in errors.
 	FS fs.FS
+	// Key, when set, is what the bundle at Path has to be signed with.
+	Key *Key
 	// Packages are the packages to ask; each must be there. Empty: weir.access and weir.guardrails, of which one
 	// must be there. A package whose name ends with "access" is asked at Open, the others at Command and Columns.
 	Packages []string
@@ -94,7 +96,7 @@ func Load(ctx context.Context, c Config) (*Policy, error) {
 }
 
 func load(ctx context.Context, c Config) (*Policy, error) {
-	src, err := read(ctx, c.Path, c.FS)
+	src, err := read(ctx, c.Path, c.FS, c.Key)
 	if err != nil {
 		return nil, err
 	}

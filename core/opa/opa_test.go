@@ -483,7 +483,8 @@ func TestShippedPolicies(t *testing.T) {
 		}
 		t.Logf("%s: %d tests", d.Name(), report.Pass)
 		p := mustLoad(t, Config{Path: "builtin:" + d.Name(), FS: sub})
-		if _, uncached := p.Footprint(); len(uncached) != 0 {
+		changing := map[string]bool{"budgets": true, "working-hours": true} // they are about what changes
+		if _, uncached := p.Footprint(); len(uncached) != 0 != changing[d.Name()] {
 			t.Errorf("%s: verdicts cannot be kept because of %v", d.Name(), uncached)
 		}
 	}

@@ -5,10 +5,12 @@ import (
 	"fmt"
 	"io/fs"
 	"maps"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/open-policy-agent/opa/v1/ast"
+	"github.com/open-policy-agent/opa/v1/cover"
 	"github.com/open-policy-agent/opa/v1/storage"
 	"github.com/open-policy-agent/opa/v1/storage/inmem"
 	"github.com/open-policy-agent/opa/v1/tester"
@@ -29,10 +31,28 @@ type TestResult struct {
 
 // Report is how all tests of a path ended.
 type Report struct {
-	Tests []TestResult `json:"tests"`
-	Pass  int          `json:"pass"`
-	Fail  int          `json:"fail"`
-	Skip  int          `json:"skip"`
+	Tests    []TestResult   `json:"tests"`
+	Coverage []FileCoverage `json:"coverage"` // of the files that are no tests
+	Pass     int            `json:"pass"`
+	Fail     int            `json:"fail"`
+	Skip     int            `json:"skip"`
+
+	lines float64
+}
+
+// FileCoverage is how much of a file's rules the tests have evaluated.
+type FileCoverage struct {
+	File    string   `json:"file"`
+	Percent float64  `json:"percent"`
+	Missed  [][2]int `json:"missed"` // first and last line of what no test has evaluated
+}
+
+// Percent is the coverage of all files together.
+func (r Report) Percent() float64 {
+	if len(r.Coverage) == 0 {
+		return 0
+	}
+	return r.lines
 }
 
 // OK reports whether there were tests and none failed.
@@ -45,7 +65,7 @@ func Test(ctx context.Context, where string) (Report, error) { return TestFS(ctx
 // TestFS is Test over a file system; where only names it.
 func TestFS(ctx context.Context, where string, fsys fs.FS) (Report, error) {
 	var report Report
-	src, err := read(ctx, where, fsys)
+	src, err := read(ctx, where, fsys, nil)
 	if err != nil {
 		return report, fmt.Errorf("opa: %w", err)
 	}
@@ -59,6 +79,8 @@ func TestFS(ctx context.Context, where string, fsys fs.FS) (Report, error) {
 	defer store.Abort(ctx, txn)
 	runner := tester.NewRunner().SetCompiler(newCompiler().WithEnablePrintStatements(true)).SetStore(store).SetModules(modules).
 		SetDefaultRegoVersion(ast.RegoV1).RaiseBuiltinErrors(true).CapturePrintOutput(true).SetTimeout(10 * time.Second)
+	covered := cover.New()
+	runner = runner.SetCoverageQueryTracer(covered)
 	results, err := runner.RunTests(ctx, txn)
 	if err != nil {
 		return report, fmt.Errorf("opa: %w", explain(err))
@@ -84,5 +106,15 @@ func TestFS(ctx context.Context, where string, fsys fs.FS) (Report, error) {
 		}
 		report.Tests = append(report.Tests, t)
 	}
+	all := covered.Report(src.modules)
+	report.lines = all.Coverage
+	for name, f := range all.Files {
+		c := FileCoverage{File: name, Percent: f.Coverage, Missed: [][2]int{}}
+		for _, m := range f.NotCovered {
+			c.Missed = append(c.Missed, [2]int{m.Start.Row, m.End.Row})
+		}
+		report.Coverage = append(report.Coverage, c)
+	}
+	slices.SortFunc(report.Coverage, func(a, b FileCoverage) int { return strings.Compare(a.File, b.File) })
 	return report, ctx.Err()
 }

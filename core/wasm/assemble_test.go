@@ -4,35 +4,52 @@ package wasm
 
 type fn struct {
 	typ    byte   // index into asmTypes
-	locals []byte // i32 each when non-empty: count
+	locals []byte // how many, each an i32, as LEB; empty: none
 	code   []byte // without the last end
 	export string
 }
 
 const (
-	tVoid   byte = iota // () -> ()
-	tI32                // () -> i32
-	tI64                // () -> i64
-	tII32               // (i32 i32) -> i32
-	tII64               // (i32 i32) -> i64
-	tI32I32             // (i32) -> i32
+	tVoid    byte = iota // () -> ()
+	tI32                 // () -> i32
+	tI64                 // () -> i64
+	tII32                // (i32 i32) -> i32
+	tII64                // (i32 i32) -> i64
+	tI32I32              // (i32) -> i32
+	tI64Void             // (i64) -> ()
+	tKVGet               // (i32 i32 i32 i32) -> i32
+	tKVPut               // (i32 i32 i32 i32 i64) -> i32
+	tKVIncr              // (i32 i32 i64 i64) -> i64
+	tMetric              // (i32 i64) -> ()
+	tTwo                 // (i32) -> (i32 i32)
 )
 
 var asmTypes = [][]byte{
-	{0x60, 0, 0}, {0x60, 0, 1, 0x7f}, {0x60, 0, 1, 0x7e}, {0x60, 2, 0x7f, 0x7f, 1, 0x7f}, {0x60, 2, 0x7f, 0x7f, 1, 0x7e}, {0x60, 1, 0x7f, 1, 0x7f},
+	{0x60, 0, 0},
+	{0x60, 0, 1, 0x7f},
+	{0x60, 0, 1, 0x7e},
+	{0x60, 2, 0x7f, 0x7f, 1, 0x7f},
+	{0x60, 2, 0x7f, 0x7f, 1, 0x7e},
+	{0x60, 1, 0x7f, 1, 0x7f},
+	{0x60, 1, 0x7e, 0},
+	{0x60, 4, 0x7f, 0x7f, 0x7f, 0x7f, 1, 0x7f},
+	{0x60, 5, 0x7f, 0x7f, 0x7f, 0x7f, 0x7e, 1, 0x7f},
+	{0x60, 4, 0x7f, 0x7f, 0x7e, 0x7e, 1, 0x7e},
+	{0x60, 2, 0x7f, 0x7e, 0},
+	{0x60, 1, 0x7f, 2, 0x7f, 0x7f},
 }
 
+// importTypes are the types of what a guest by hand may import; () -> () where none is given.
+var importTypes = map[string]byte{"kv_get": tKVGet, "kv_put": tKVPut, "kv_incr": tKVIncr, "metric_add": tMetric}
+
 type module struct {
-	imports  [][2]string // of type () -> ()
+	imports  [][2]string
 	funcs    []fn
 	pages    uint32
 	data     []byte // at 1024
 	extra    map[byte][]byte
 	noMemory bool
-}
-
-func section(out []byte, id byte, body []byte) []byte {
-	return append(appendU32(append(out, id), uint32(len(body))), body...)
+	custom   [][2]string // name and content of custom sections
 }
 
 func (m *module) bytes() []byte {
@@ -45,7 +62,7 @@ func (m *module) bytes() []byte {
 	if len(m.imports) > 0 {
 		b = appendU32(nil, uint32(len(m.imports)))
 		for _, i := range m.imports {
-			b = append(appendName(appendName(b, i[0]), i[1]), 0, tVoid)
+			b = append(appendName(appendName(b, i[0]), i[1]), 0, importTypes[i[1]])
 		}
 		out = section(out, secImport, b)
 	}
@@ -83,12 +100,15 @@ func (m *module) bytes() []byte {
 	for _, f := range m.funcs {
 		body := []byte{0}
 		if len(f.locals) > 0 {
-			body = []byte{1, f.locals[0], 0x7f}
+			body = append(append([]byte{1}, f.locals...), 0x7f)
 		}
 		body = append(append(body, f.code...), 0x0b)
 		b = append(appendU32(b, uint32(len(body))), body...)
 	}
 	out = section(out, secCode, b)
+	for _, c := range m.custom {
+		out = section(out, secCustom, append(appendName(nil, c[0]), c[1]...))
+	}
 	if m.data != nil {
 		d := append([]byte{1, 0, 0x41, 0x80, 0x08, 0x0b}, appendU32(nil, uint32(len(m.data)))...)
 		out = section(out, secData, append(d, m.data...))

@@ -12,8 +12,8 @@ import (
 // small price; wazero's own WithCloseOnContextDone costs about ten times the guest's run time and does not stop
 // recursion.
 //
-// The rewriting adds one function type, one imported function (weir.tick, behind the guest's own imports, so that the
-// index of every function the guest defines grows by one), one global and its export. All of that is appended, and a
+// The rewriting adds function types, one imported function (weir.tick, behind the guest's own imports, so that the
+// index of every function the guest defines grows by one), two globals and their exports. All of that is appended, and a
 // guest that names an index beyond its own is refused, so that it can neither read nor fill its fuel.
 
 const (
@@ -38,6 +38,15 @@ const (
 	maxBody      = 128 << 10
 	maxFunctions = 40_000
 	maxTable     = 1 << 16
+	maxLocals    = 4096
+)
+
+// The compiler cannot be stopped, and its time grows with the square of a function's blocks, and with blocks times locals:
+// 56 KB can take more than a minute. What a function costs is about blocks × (blocks + 16 × locals); a Go guest's worst is
+// 2 million, and all of it 10 million. The worst that these bounds let in took 3 s a function, and so 12 s in all.
+const (
+	maxEffort  = 12_000_000
+	maxEfforts = 48_000_000
 )
 
 // importedFunc is what a guest wants of its host.
@@ -50,92 +59,6 @@ type parsed struct {
 	memoryPages uint32 // the least it starts with
 	custom      map[string][]byte
 }
-
-var errTruncated = errors.New("the module ends too early")
-
-// malformed is thrown by the reader and caught by instrument.
-type malformed struct{ error }
-
-func fail(format string, args ...any) { panic(malformed{fmt.Errorf(format, args...)}) }
-
-// reader reads the binary format; it throws where the module ends too early.
-type reader struct {
-	b []byte
-	i int
-}
-
-func (r *reader) done() bool { return r.i >= len(r.b) }
-
-func (r *reader) byte() byte {
-	if r.i >= len(r.b) {
-		panic(malformed{errTruncated})
-	}
-	c := r.b[r.i]
-	r.i++
-	return c
-}
-
-func (r *reader) take(n uint32) []byte {
-	if uint64(n) > uint64(len(r.b)-r.i) {
-		panic(malformed{errTruncated})
-	}
-	p := r.b[r.i : r.i+int(n)]
-	r.i += int(n)
-	return p
-}
-
-func (r *reader) u32() uint32 {
-	var v uint64
-	for shift := 0; ; shift += 7 {
-		if shift > 28 {
-			fail("a number is longer than 32 bits")
-		}
-		c := r.byte()
-		v |= uint64(c&0x7f) << shift
-		if c < 0x80 {
-			break
-		}
-	}
-	if v > 1<<32-1 {
-		fail("a number is longer than 32 bits")
-	}
-	return uint32(v)
-}
-
-// skipLEB passes over a number of at most so many bytes.
-func (r *reader) skipLEB(most int) {
-	for range most {
-		if r.byte() < 0x80 {
-			return
-		}
-	}
-	fail("a number is too long")
-}
-
-func (r *reader) name() string { return string(r.take(r.u32())) }
-
-func (r *reader) limits() (least, most uint32) {
-	flag := r.byte()
-	if flag > 1 {
-		fail("shared or 64-bit memories are not supported")
-	}
-	least = r.u32()
-	most = 1<<32 - 1
-	if flag == 1 {
-		most = r.u32()
-	}
-	return least, most
-}
-
-func appendU32(b []byte, v uint32) []byte {
-	for v >= 0x80 {
-		b = append(b, byte(v)|0x80)
-		v >>= 7
-	}
-	return append(b, byte(v))
-}
-
-func appendName(b []byte, s string) []byte { return append(appendU32(b, uint32(len(s))), s...) }
 
 // section ids of the binary format.
 const (
@@ -164,6 +87,7 @@ type rewriter struct {
 	parsed
 	fuel       bool
 	params     []uint32 // how many parameters each type has
+	results    [][]byte // what each type returns, as a block that returns it says it
 	functions  []uint32 // the type of each function the guest defines
 	nImports   uint32
 	nGlobals   uint32
@@ -171,6 +95,7 @@ type rewriter struct {
 	sections   [secDataCount + 1][]byte
 	has        [secDataCount + 1]bool
 	insertions []insertion
+	effort     uint64 // so far
 }
 
 // instrument checks a module and returns it with fuel. With fuel false it is only checked; custom sections go in
@@ -217,7 +142,11 @@ func (w *rewriter) split(b []byte) {
 		body := r.take(r.u32())
 		if id == secCustom {
 			c := &reader{b: body}
-			w.custom[c.name()] = c.b[c.i:]
+			name := c.name()
+			if _, twice := w.custom[name]; twice && name == ManifestSection {
+				fail("it has two sections %s", name)
+			}
+			w.custom[name] = c.b[c.i:]
 			continue
 		}
 		if int(id) >= len(order) {
@@ -257,18 +186,34 @@ func (w *rewriter) types() {
 		n = r.u32()
 	}
 	start := r.i
+	var more []byte // () -> () for tick, and what blocks of several results need
+	all := n
+	add := func(results []byte) uint32 {
+		more = append(appendU32(append(more, 0x60, 0), uint32(len(results))), results...)
+		all++
+		return all - 1
+	}
+	w.tickType = add(nil)
 	for range n {
 		if r.byte() != 0x60 {
 			fail("a type is no function type")
 		}
 		params := r.u32()
 		r.take(params)
-		r.take(r.u32())
+		results := r.take(r.u32())
 		w.params = append(w.params, params)
+		switch len(results) {
+		case 0:
+			results = []byte{0x40}
+		case 1:
+		default:
+			results = appendSigned(nil, int64(add(results)))
+		}
+		w.results = append(w.results, results)
 	}
-	w.tickType = n
+	r.end()
 	if w.fuel {
-		w.extend(secType, n+1, r.b[start:r.i], 0x60, 0, 0)
+		w.extend(secType, all, r.b[start:r.i], more...)
 	}
 }
 
@@ -290,6 +235,7 @@ func (w *rewriter) importsSection() {
 		}
 		w.imports = append(w.imports, f)
 	}
+	r.end()
 	w.nImports = n
 	if w.fuel {
 		more := appendU32(append(appendName(appendName(nil, tickModule), tickName), 0), w.tickType)
@@ -313,6 +259,7 @@ func (w *rewriter) functionSection() {
 		}
 		w.functions = append(w.functions, t)
 	}
+	r.end()
 }
 
 func (w *rewriter) tables() {
@@ -328,6 +275,7 @@ func (w *rewriter) tables() {
 			fail("a table has %d entries: at most %d are taken", least, maxTable)
 		}
 	}
+	r.end()
 }
 
 func (w *rewriter) memorySection() {
@@ -339,6 +287,7 @@ func (w *rewriter) memorySection() {
 		w.memories++
 		w.memoryPages, _ = r.limits()
 	}
+	r.end()
 }
 
 func (w *rewriter) globals() {
@@ -353,8 +302,9 @@ func (w *rewriter) globals() {
 		out = append(out, r.byte(), r.byte()) // type, mutability
 		out = w.constant(r, out)
 	}
+	r.end()
 	if w.fuel {
-		w.extend(secGlobal, n+1, out, 0x7e, 1, 0x42, 0, 0x0b) // i64, mutable, 0
+		w.extend(secGlobal, n+2, out, 0x7e, 1, 0x42, 0, 0x0b, 0x7f, 1, 0x41, 0, 0x0b) // fuel: i64, mutable, 0; depth: i32, mutable, 0
 	}
 }
 
@@ -402,7 +352,7 @@ func (w *rewriter) exports() {
 	for range n {
 		name := r.name()
 		kind, index := r.byte(), r.u32()
-		if name == fuelExport {
+		if name == fuelExport || name == depthExport {
 			fail("it exports %s, which is the gateway's own name", name)
 		}
 		switch kind {
@@ -413,8 +363,10 @@ func (w *rewriter) exports() {
 		}
 		out = appendU32(append(appendName(out, name), kind), index)
 	}
+	r.end()
 	if w.fuel {
-		w.extend(secExport, n+1, out, appendU32(append(appendName(nil, fuelExport), 3), w.nGlobals)...)
+		more := appendU32(append(appendName(nil, fuelExport), 3), w.nGlobals)
+		w.extend(secExport, n+2, out, appendU32(append(appendName(more, depthExport), 3), w.nGlobals+1)...)
 	}
 }
 
@@ -456,6 +408,7 @@ func (w *rewriter) elements() {
 			}
 		}
 	}
+	r.end()
 	w.extend(secElement, n, out)
 }
 
@@ -474,14 +427,28 @@ func (w *rewriter) code() {
 	if int(n) != len(w.functions) {
 		fail("functions and bodies do not add up")
 	}
-	out := make([]byte, 0, len(r.b)+len(r.b)/4)
-	var body []byte
-	for i := range n {
+	bodies := make([][]byte, n)
+	for i := range bodies {
 		size := r.u32()
 		if size > maxBody {
 			fail("a function has a body of %d bytes: at most %d are taken", size, maxBody)
 		}
-		body = w.body(&reader{b: r.take(size)}, w.params[w.functions[i]], body[:0])
+		bodies[i] = r.take(size)
+	}
+	r.end()
+	counts := make([]bool, n)
+	if w.fuel {
+		counts = w.graph(bodies)
+	}
+	out := make([]byte, 0, len(r.b)+len(r.b)/4)
+	var body []byte
+	for i, b := range bodies {
+		t := w.functions[i]
+		var wrap []byte
+		if counts[i] {
+			wrap = w.results[t]
+		}
+		body = w.body(&reader{b: b}, w.params[t], wrap, body[:0])
 		out = append(appendU32(out, uint32(len(body))), body...)
 	}
 	w.extend(secCode, n, out)
@@ -490,8 +457,9 @@ func (w *rewriter) code() {
 // costPlace is a cost of zero in a form that can be overwritten by any cost below 1<<20.
 var costPlace = []byte{0x80, 0x80, 0x00}
 
-// body rewrites one function.
-func (w *rewriter) body(r *reader, params uint32, out []byte) []byte {
+// body rewrites one function. With wrap it counts its depth: the code goes into a block of that type, so that whatever
+// leaves it comes by the end.
+func (w *rewriter) body(r *reader, params uint32, wrap, out []byte) []byte {
 	// An i32 of our own, behind the function's, holds the length of a bulk operation while it is charged.
 	groups, locals := r.u32(), uint64(params)
 	start := r.i
@@ -499,8 +467,8 @@ func (w *rewriter) body(r *reader, params uint32, out []byte) []byte {
 		locals += uint64(r.u32())
 		r.byte()
 	}
-	if locals > 50_000 {
-		fail("a function has too many locals")
+	if locals > maxLocals {
+		fail("a function has %d locals: at most %d are taken", locals, maxLocals)
 	}
 	length := uint32(locals)
 	if w.fuel {
@@ -524,6 +492,11 @@ func (w *rewriter) body(r *reader, params uint32, out []byte) []byte {
 		out = w.charge(out)
 	}
 	header()
+	frame := weight(locals, len(r.b))
+	if wrap != nil {
+		out = append(append(w.enter(out, frame), 0x02), wrap...)
+	}
+	blocks := uint64(0)
 	for depth := 1; depth > 0; {
 		op := r.byte()
 		if w.fuel {
@@ -533,9 +506,11 @@ func (w *rewriter) body(r *reader, params uint32, out []byte) []byte {
 		case 0x02, 0x04: // block, if
 			frames = append(frames, -1)
 			depth++
+			blocks++
 		case 0x03: // loop
 			frames = append(frames, current)
 			depth++
+			blocks++
 			out = w.instruction(r, out, op)
 			header()
 			continue
@@ -547,6 +522,11 @@ func (w *rewriter) body(r *reader, params uint32, out []byte) []byte {
 				}
 				frames = frames[:n-1]
 			}
+		case 0x0f: // return
+			if wrap != nil {
+				out = appendU32(append(out, 0x0c), uint32(depth-1))
+				continue
+			}
 		case 0xfc:
 			if w.fuel {
 				out = w.bulk(r, out, length)
@@ -554,8 +534,15 @@ func (w *rewriter) body(r *reader, params uint32, out []byte) []byte {
 		}
 		out = w.instruction(r, out, op)
 	}
+	if wrap != nil {
+		out = append(w.count(out, -int64(frame)), 0x0b)
+	}
 	if !r.done() {
 		fail("a function has code behind its end")
+	}
+	effort := blocks * (blocks + 16*locals)
+	if w.effort += effort; effort > maxEffort || w.effort > maxEfforts {
+		fail("its code would take too long to compile: a function has %d blocks and %d locals (split it)", blocks, locals)
 	}
 	for _, in := range w.insertions {
 		c := min(in.cost, maxCost)

@@ -27,6 +27,7 @@ const (
 
 var (
 	errDeadline = errors.New("it did not answer in time")
+	errStack    = errors.New("its stack overflowed")
 	errPointer  = errors.New("it named memory that it does not have")
 )
 
@@ -48,6 +49,9 @@ var hostFunctions = map[string]*hostFunction{
 	"metric_add":     {hostMetricAdd, []api.ValueType{i32, i64}, nil},
 	"metric_observe": {hostMetricObserve, []api.ValueType{i32, f64}, nil},
 	"now_ns":         {hostNow, nil, []api.ValueType{i64}},
+	"kv_get":         {hostKVGet, []api.ValueType{i32, i32, i32, i32}, []api.ValueType{i32}},
+	"kv_put":         {hostKVPut, []api.ValueType{i32, i32, i32, i32, i64}, []api.ValueType{i32}},
+	"kv_incr":        {hostKVIncr, []api.ValueType{i32, i32, i64, i64}, []api.ValueType{i64}},
 }
 
 type instanceKey struct{}
@@ -91,6 +95,12 @@ func tick(ctx context.Context, m api.Module, _ []uint64) {
 	if in.fuel == nil { // while it starts
 		in.fuel, _ = m.ExportedGlobal(fuelExport).(api.MutableGlobal)
 	}
+	if in.depth == nil {
+		in.depth = m.ExportedGlobal(depthExport)
+	}
+	if uint32(in.depth.Get()) > maxDepth {
+		panic(errStack)
+	}
 	in.fuel.Set(slice)
 }
 
@@ -120,7 +130,7 @@ func hostLog(in *instance, m api.Module, stack []uint64) {
 		level = slog.LevelError
 		in.complaint = text
 	}
-	in.plugin.log.Log(context.Background(), level, "wasm: a plugin says: "+text)
+	in.log(level, "wasm: a plugin says: "+text)
 }
 
 // hostEmit takes a finding: what the guest found, as a word and a few more, never the value itself.
@@ -137,14 +147,14 @@ func hostEmit(in *instance, m api.Module, stack []uint64) {
 func hostMetricAdd(in *instance, _ api.Module, stack []uint64) {
 	if in.metricUses++; in.metricUses <= maxMetricUses {
 		if delta := int64(stack[1]); delta > 0 {
-			in.plugin.metrics.add(uint32(stack[0]), float64(delta))
+			in.uses = append(in.uses, use{id: uint32(stack[0]), x: float64(delta)})
 		}
 	}
 }
 
 func hostMetricObserve(in *instance, _ api.Module, stack []uint64) {
 	if in.metricUses++; in.metricUses <= maxMetricUses {
-		in.plugin.metrics.observe(uint32(stack[0]), api.DecodeF64(stack[1]))
+		in.uses = append(in.uses, use{id: uint32(stack[0]), observe: true, x: api.DecodeF64(stack[1])})
 	}
 }
 

@@ -1,10 +1,12 @@
 package wasm
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"log/slog"
 	"strings"
 	"time"
 
@@ -23,6 +25,7 @@ type instance struct {
 	batch   api.Function
 	grow    api.Function
 	fuel    api.MutableGlobal
+	depth   api.Global // found when it is first asked for
 	stack   [4]uint64
 	ptr     uint32 // the region
 	size    uint32
@@ -32,6 +35,10 @@ type instance struct {
 	cells   []value
 	patches []patch
 	columns []int
+	store   *store // nil: it was not granted
+	trial   bool   // what it says and counts goes nowhere
+	calls   int    // since it was made
+	pages   uint32 // of memory, when it was configured
 
 	// of the present call
 	started    time.Time
@@ -43,8 +50,58 @@ type instance struct {
 	complaint  string // the last error that the guest logged
 	logLines   int
 	logBytes   int
+	uses       []use
 	metricUses int
 	dropped    int
+}
+
+// use is one metric that a guest counted or observed. It counts when the call has ended, and not when the call is to
+// be made again with more room.
+type use struct {
+	id      uint32
+	observe bool
+	x       float64
+}
+
+// flush counts what the last call has counted.
+func (in *instance) flush() {
+	if !in.trial {
+		for _, u := range in.uses {
+			if u.observe {
+				in.plugin.metrics.observe(u.id, u.x)
+			} else {
+				in.plugin.metrics.add(u.id, u.x)
+			}
+		}
+	}
+	in.uses = in.uses[:0]
+}
+
+// An instance is replaced after so many calls, or when its memory has grown close to its bound: what leaks is then
+// given back before it fails.
+const (
+	mostCalls  = 1 << 20
+	leastCalls = 64 // between two replacements for memory
+)
+
+// worn reports whether the instance is to be replaced.
+func (in *instance) worn() bool {
+	if in.calls >= mostCalls {
+		return true
+	}
+	if in.calls < leastCalls || in.calls%16 != 0 {
+		return false
+	}
+	pages, most := in.mod.Memory().Size()>>16, in.plugin.limits.MemoryPages
+	return pages > most-most/4 && pages-in.pages > most/8
+}
+
+// why is a guest's reason for a code below zero.
+func (in *instance) why(code int32) string {
+	if in.complaint != "" {
+		return in.complaint
+	}
+	return fmt.Sprintf("code %d", code)
 }
 
 // value is one cell of a frame.
@@ -58,7 +115,7 @@ func (in *instance) begin(ctx context.Context, budget time.Duration) {
 	in.started, in.budget, in.spent, in.yielded = time.Now(), budget, 0, 0
 	in.caller = ctx
 	in.findings, in.complaint = nil, ""
-	in.logLines, in.logBytes, in.metricUses, in.dropped = 0, 0, 0, 0
+	in.logLines, in.logBytes, in.metricUses, in.dropped, in.uses = 0, 0, 0, 0, in.uses[:0]
 	if in.fuel != nil {
 		in.fuel.Set(slice)
 	}
@@ -79,11 +136,15 @@ func (in *instance) explain(err error) error {
 		err = errDeadline
 	case errors.Is(err, errPointer):
 		err = errPointer
+	case errors.Is(err, errStack):
+		err = errStack
 	case errors.As(err, &exit):
 		err = fmt.Errorf("it ended itself with code %d", exit.ExitCode())
 	default:
 		text, _, _ := strings.Cut(err.Error(), "\n")
-		err = errors.New(strings.TrimSuffix(text, " (recovered by wazero)"))
+		if err = errors.New(strings.TrimSuffix(text, " (recovered by wazero)")); strings.Contains(text, "stack overflow") {
+			err = errStack
+		}
 	}
 	return &trapError{err}
 }
@@ -110,10 +171,12 @@ func (p *Plugin) instantiate(ctx context.Context, configure bool) (*instance, er
 	}
 	p.metrics.instances.Inc()
 	if configure {
-		if err := in.configure(ctx); err != nil {
+		in.store = p.store
+		if err := in.configure(ctx, p.config); err != nil {
 			in.discard()
 			return nil, err
 		}
+		in.pages = in.mod.Memory().Size() >> 16
 	}
 	return in, nil
 }
@@ -133,11 +196,18 @@ func (t *tail) Write(b []byte) (int, error) {
 		}
 		if in.logLines++; in.logLines <= maxLogLines && in.logBytes+len(t.line) <= maxLogBytes && len(t.line) > 0 {
 			in.logBytes += len(t.line)
-			in.plugin.log.Debug("wasm: a plugin wrote: " + clean(string(t.line), 1024))
+			in.log(slog.LevelDebug, "wasm: a plugin wrote: "+clean(string(t.line), 1024))
 		}
 		t.line = t.line[:0]
 	}
 	return len(b), nil
+}
+
+// log passes on what a guest says, unless it is only tried.
+func (in *instance) log(level slog.Level, text string) {
+	if !in.trial {
+		in.plugin.log.Log(context.Background(), level, text)
+	}
 }
 
 func (in *instance) discard() {
@@ -146,7 +216,7 @@ func (in *instance) discard() {
 }
 
 // describe asks for the manifest.
-func (in *instance) describe(ctx context.Context) (*Manifest, error) {
+func (in *instance) describe(ctx context.Context) ([]byte, error) {
 	in.begin(ctx, in.plugin.limits.Start)
 	if err := in.call(in.mod.ExportedFunction("weir_describe")); err != nil {
 		return nil, fmt.Errorf("weir_describe: %w", err)
@@ -159,12 +229,11 @@ func (in *instance) describe(ctx context.Context) (*Manifest, error) {
 	if !ok {
 		return nil, fmt.Errorf("weir_describe: %w", errPointer)
 	}
-	return parseManifest(b)
+	return bytes.Clone(b), nil
 }
 
 // configure gives the instance its region and its configuration.
-func (in *instance) configure(ctx context.Context) error {
-	config := in.plugin.config
+func (in *instance) configure(ctx context.Context, config []byte) error {
 	if err := in.region(ctx, max(regionLen, len(config))); err != nil {
 		return err
 	}
@@ -175,15 +244,13 @@ func (in *instance) configure(ctx context.Context) error {
 	copy(view, config)
 	in.begin(ctx, in.plugin.limits.Start)
 	in.stack[0], in.stack[1] = uint64(in.ptr), uint64(len(config))
-	if err := in.call(in.mod.ExportedFunction("weir_configure")); err != nil {
+	err := in.call(in.mod.ExportedFunction("weir_configure"))
+	in.flush()
+	if err != nil {
 		return fmt.Errorf("weir_configure: %w", err)
 	}
-	if code := int32(in.stack[0]); code != 0 {
-		why := in.complaint
-		if why == "" {
-			why = fmt.Sprintf("code %d", code)
-		}
-		return fmt.Errorf("it refuses its config: %s", why)
+	if code := int32(uint32(in.stack[0])); code != 0 {
+		return fmt.Errorf("it refuses its config: %s", in.why(code))
 	}
 	return nil
 }
@@ -252,7 +319,9 @@ func (in *instance) ask(ctx context.Context, f *frame, budget time.Duration) (vi
 		}
 		in.begin(ctx, budget)
 		in.stack[0], in.stack[1] = uint64(in.ptr), uint64(f.total)
+		in.calls++
 		if err := in.call(in.batch); err != nil {
+			in.flush()
 			return nil, v, err
 		}
 		v.code = int32(uint32(in.stack[0]))
@@ -261,16 +330,13 @@ func (in *instance) ask(ctx context.Context, f *frame, budget time.Duration) (vi
 			in.outCap *= 4 // 16 KiB to 4 MiB
 			continue
 		}
+		in.flush()
 		if view, ok = in.mod.Memory().Read(in.ptr, uint32(f.total)); !ok { // it may have grown
 			return nil, v, errPointer
 		}
 		switch {
 		case v.code < 0:
-			why := in.complaint
-			if why == "" {
-				why = fmt.Sprintf("code %d", v.code)
-			}
-			return nil, v, fmt.Errorf("it failed: %s", why)
+			return nil, v, fmt.Errorf("it failed: %s", in.why(v.code))
 		case v.code == verdictPass:
 			if aux != 0 {
 				return nil, v, broken("pass with %d", aux)

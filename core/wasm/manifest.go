@@ -5,8 +5,11 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"reflect"
 	"regexp"
 	"slices"
+
+	"github.com/santhosh-tekuri/jsonschema/v6"
 
 	"github.com/weir-gateway/weir/core"
 )
@@ -16,7 +19,7 @@ type Manifest struct {
 	Name    string `json:"name"`
 	Version string `json:"version"`
 	ABI     int    `json:"abi"`
-	// State is "stateless" (the default). "connection" is reserved.
+	// State is "stateless" (the default): instances are shared by all sessions; or "connection": one for each session.
 	State string `json:"state,omitempty"`
 	// Mutates says that the guest changes values; without it a change is an error.
 	Mutates   bool            `json:"mutates"`
@@ -27,6 +30,8 @@ type Manifest struct {
 	Memory    uint32          `json:"memory_pages,omitempty"` // of 64 KiB
 	Schema    json.RawMessage `json:"config_schema,omitempty"`
 	Metrics   []Metric        `json:"metrics,omitempty"`
+
+	schema *jsonschema.Schema // compiled; nil: there is none
 }
 
 // Subscribe is a set of events that a guest wants.
@@ -36,11 +41,27 @@ type Subscribe struct {
 	Columns   []string `json:"columns,omitempty"`
 }
 
-// Needs are the capabilities that a guest asks for. Only the clock is granted.
+// ManifestSection is the custom section that a module may have its manifest in.
+const ManifestSection = "weir:manifest"
+
+const stateConnection = "connection"
+
+// Needs are the capabilities that a guest asks for. Raw is reserved.
 type Needs struct {
 	Raw   bool `json:"raw,omitempty"`
 	KV    bool `json:"kv,omitempty"`
 	Clock bool `json:"clock,omitempty"`
+}
+
+// Words names them as grants do.
+func (n Needs) Words() (words []string) {
+	if n.Clock {
+		words = append(words, "clock")
+	}
+	if n.KV {
+		words = append(words, "kv")
+	}
+	return words
 }
 
 // Metric is one of the guest's own.
@@ -75,20 +96,23 @@ func parseManifest(b []byte) (*Manifest, error) {
 	if m.ABI != 1 {
 		bad("abi is %d: this gateway speaks 1", m.ABI)
 	}
-	if m.State != "" && m.State != "stateless" {
-		bad("state is %q: only stateless is supported", m.State)
+	if m.State != "" && m.State != "stateless" && m.State != stateConnection {
+		bad("state is %q: say stateless or connection", m.State)
 	}
 	if m.OnError != "" && m.OnError != "deny" && m.OnError != "pass" {
 		bad("on_error is %q: say deny or pass", m.OnError)
 	}
-	if m.Needs.KV || m.Needs.Raw {
-		bad("it needs kv or raw, which are not granted")
+	if m.Needs.Raw {
+		bad("it needs raw, which this gateway does not give")
 	}
 	if m.Deadline < 0 || m.Deadline > 10_000 {
 		bad("deadline_ms is %d: at most 10000", m.Deadline)
 	}
 	if _, err := m.subscription(); err != nil {
 		problems = append(problems, err)
+	}
+	if err := m.compileSchema(); err != nil {
+		bad("config_schema: %w", err)
 	}
 	if len(m.Metrics) > maxMetrics {
 		bad("%d metrics: at most %d", len(m.Metrics), maxMetrics)
@@ -136,4 +160,10 @@ func (m *Manifest) subscription() (core.Subscription, error) {
 		return s, errors.New("manifest: subscribe: columns without rows do nothing")
 	}
 	return s, nil
+}
+
+// sameJSON reports whether two texts are the same JSON, whatever their spaces and the order of their keys.
+func sameJSON(a, b []byte) bool {
+	var x, y any
+	return json.Unmarshal(a, &x) == nil && json.Unmarshal(b, &y) == nil && reflect.DeepEqual(x, y)
 }

@@ -16,6 +16,8 @@ type metrics struct {
 	rows      *prometheus.CounterVec
 	bytes     *prometheus.CounterVec
 	discards  *prometheus.CounterVec
+	recycled  *prometheus.CounterVec
+	circuit   *prometheus.GaugeVec
 	dropped   *prometheus.CounterVec
 	instances *prometheus.GaugeVec
 	own       *prometheus.CounterVec   // plugin, metric
@@ -28,7 +30,7 @@ func newMetrics(r prometheus.Registerer) (*metrics, error) {
 	}
 	m := &metrics{
 		calls:  counter("calls_total", "Events that a plugin was asked about.", "kind", "verdict"),
-		errors: counter("errors_total", "Events on which a plugin failed, by cause: contract, deadline, trap, plugin, busy.", "cause"),
+		errors: counter("errors_total", "Events on which a plugin failed, by cause: contract, deadline, trap, circuit, busy, lost, plugin.", "cause"),
 		seconds: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name: "weir_plugin_seconds", Help: "How long a plugin took for an event.",
 			Buckets: []float64{1e-6, 2e-6, 5e-6, 1e-5, 2e-5, 5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 1e-2, 5e-2, 0.1, 1},
@@ -36,6 +38,8 @@ func newMetrics(r prometheus.Registerer) (*metrics, error) {
 		rows:      counter("rows_total", "Rows passed to a plugin."),
 		bytes:     counter("bytes_total", "Bytes of values passed to a plugin."),
 		discards:  counter("discards_total", "Instances thrown away after a failure."),
+		recycled:  counter("recycled_total", "Instances replaced because of their age, or of what memory they had taken."),
+		circuit:   prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "weir_plugin_circuit_open", Help: "1 while a plugin is not asked because it kept running out of time or of stack."}, []string{"plugin"}),
 		dropped:   counter("dropped_total", "Log lines and findings of a plugin beyond what one call may say."),
 		instances: prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "weir_plugin_instances", Help: "Instances of a plugin in memory."}, []string{"plugin"}),
 		own:       counter("own_total", "Counters of the plugins' own.", "metric"),
@@ -44,7 +48,7 @@ func newMetrics(r prometheus.Registerer) (*metrics, error) {
 	if r == nil {
 		return m, nil
 	}
-	for _, c := range []prometheus.Collector{m.calls, m.errors, m.seconds, m.rows, m.bytes, m.discards, m.dropped, m.instances, m.own, m.observed} {
+	for _, c := range []prometheus.Collector{m.calls, m.errors, m.seconds, m.rows, m.bytes, m.discards, m.recycled, m.circuit, m.dropped, m.instances, m.own, m.observed} {
 		if err := r.Register(c); err != nil {
 			return nil, err
 		}
@@ -60,6 +64,8 @@ type pluginMetrics struct {
 	rows      prometheus.Counter
 	bytes     prometheus.Counter
 	discards  prometheus.Counter
+	recycled  prometheus.Counter
+	circuit   prometheus.Gauge
 	dropped   prometheus.Counter
 	instances prometheus.Gauge
 	passes    map[core.Kind]prometheus.Counter
@@ -73,7 +79,7 @@ func (m *metrics) of(plugin string) *pluginMetrics {
 	p := &pluginMetrics{
 		m: m, plugin: plugin,
 		seconds: m.seconds.WithLabelValues(plugin), rows: m.rows.WithLabelValues(plugin), bytes: m.bytes.WithLabelValues(plugin),
-		discards: m.discards.WithLabelValues(plugin), dropped: m.dropped.WithLabelValues(plugin), instances: m.instances.WithLabelValues(plugin),
+		discards: m.discards.WithLabelValues(plugin), recycled: m.recycled.WithLabelValues(plugin), circuit: m.circuit.WithLabelValues(plugin), dropped: m.dropped.WithLabelValues(plugin), instances: m.instances.WithLabelValues(plugin),
 		passes: map[core.Kind]prometheus.Counter{}, counters: map[uint32]prometheus.Counter{}, observed: map[uint32]prometheus.Observer{},
 	}
 	for k := range frameKinds {
@@ -126,5 +132,8 @@ func (p *pluginMetrics) observe(id uint32, x float64) {
 	}
 }
 
-// forget takes the plugin's gauge away; counters stay, as counters do.
-func (p *pluginMetrics) forget() { p.m.instances.DeleteLabelValues(p.plugin) }
+// forget takes the plugin's gauges away; counters stay, as counters do.
+func (p *pluginMetrics) forget() {
+	p.m.instances.DeleteLabelValues(p.plugin)
+	p.m.circuit.DeleteLabelValues(p.plugin)
+}

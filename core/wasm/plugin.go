@@ -1,14 +1,14 @@
 package wasm
 
 import (
-	"bytes"
 	"context"
+	"encoding/hex"
 	"errors"
 	"fmt"
-	"hash/fnv"
 	"io"
 	"log/slog"
-	"strings"
+	"slices"
+	"sync"
 	"time"
 
 	"github.com/tetratelabs/wazero"
@@ -29,12 +29,26 @@ type Plugin struct {
 	onError  string
 	limits   Limits
 	fuel     bool
+	digest   [32]byte // of the module
+	imports  []string
 	pool     *pool
+	circuit  circuit
+	store    *store // nil: it needs none
+	shared   *store // what plugins of its name have in common
 	metrics  *pluginMetrics
+
+	pins   sync.Mutex
+	pinned map[string]*pin // by session; nil when the plugin is closed, or its state is not the connection's
 }
 
 // Manifest returns what the guest said of itself.
 func (p *Plugin) Manifest() Manifest { return *p.manifest }
+
+// Imports are the host's functions that the guest uses, as MODULE.NAME.
+func (p *Plugin) Imports() []string { return slices.Clone(p.imports) }
+
+// Limits are those that hold for the guest, with the defaults.
+func (p *Plugin) Limits() Limits { return p.limits }
 
 // OnError is what an error of the plugin is meant to mean for its step: "deny" or "pass".
 func (p *Plugin) OnError() string { return p.onError }
@@ -42,15 +56,18 @@ func (p *Plugin) OnError() string { return p.onError }
 // Subscription returns the events that the guest asked for.
 func (p *Plugin) Subscription() core.Subscription { return p.sub }
 
-// Forget does nothing: instances keep nothing of a session.
-func (p *Plugin) Forget(*core.Session) {}
+// Version names what judges: the version in the manifest, and the digest of the module.
+func (p *Plugin) Version() (version, digest string) {
+	return p.manifest.Version, "sha256:" + hex.EncodeToString(p.digest[:])
+}
 
 // Close waits until no call is under way, for as long as ctx allows, and frees the guest. An Inspect after it fails.
 func (p *Plugin) Close(ctx context.Context) error {
+	p.unpin()
 	if err := p.pool.close(ctx); err != nil {
 		return fmt.Errorf("wasm: plugin %q: %w", p.name, err) // what is still in use keeps its memory
 	}
-	p.metrics.forget()
+	p.unshare()
 	return p.runtime.Close(ctx)
 }
 
@@ -69,7 +86,7 @@ func (c closer) Close() error {
 func (p *Plugin) Closer() io.Closer { return closer{p} }
 
 // Inspect asks the guest about one event.
-func (p *Plugin) Inspect(ctx context.Context, e *core.Event) (core.Verdict, error) {
+func (p *Plugin) Inspect(ctx context.Context, e *core.Event) (v core.Verdict, err error) {
 	kind := frameKinds[e.Kind]
 	if kind == 0 || p.sub.Kinds != 0 && !p.sub.Kinds.Has(e.Kind) {
 		return core.Verdict{}, nil
@@ -78,268 +95,131 @@ func (p *Plugin) Inspect(ctx context.Context, e *core.Event) (core.Verdict, erro
 		return core.Verdict{}, nil
 	}
 	start := time.Now()
+	probe, err := p.circuit.allow()
+	if err != nil {
+		return core.Verdict{}, p.failed(err)
+	}
+	result := unasked
+	defer func() { p.note(result, probe) }()
+	in, x, err := p.acquire(ctx, e.Session)
+	if err == nil && !probe && x == nil { // it may have waited for its turn
+		if probe, err = p.circuit.allow(); err != nil {
+			p.pool.put(in)
+		}
+	}
+	if err != nil {
+		if costly(err) {
+			result = late
+		}
+		return core.Verdict{}, p.failed(err)
+	}
+	failure := errUnfinished // a panic of the host's own
+	defer func() { p.release(in, x, failure) }()
+	v, failure = in.inspect(ctx, kind, e)
+	p.metrics.seconds.Observe(time.Since(start).Seconds())
+	if result = inTime; costly(failure) {
+		result = late
+	}
+	if in.dropped > 0 {
+		p.metrics.dropped.Add(float64(in.dropped))
+	}
+	if failure != nil {
+		return core.Verdict{}, p.failed(failure)
+	}
+	p.metrics.verdict(e.Kind, &v)
+	return v, nil
+}
+
+// costly reports whether a failure has taken a whole deadline, or a stack of a hundred megabytes.
+func costly(err error) bool { return errors.Is(err, errDeadline) || errors.Is(err, errStack) }
+
+var (
+	errUnfinished = errors.New("the host has failed")
+	errBusy       = errors.New("it has no instance to spare")
+)
+
+// acquire finds an instance for an event: any, or the session's own.
+func (p *Plugin) acquire(ctx context.Context, s *core.Session) (*instance, *pin, error) {
+	if p.manifest.State == stateConnection {
+		return p.own(ctx, s)
+	}
 	in, err := p.pool.get(ctx)
 	if err == nil && in == nil {
 		if in, err = p.instantiate(ctx, true); err != nil {
 			p.pool.lost()
 		}
 	}
-	if err != nil {
-		return core.Verdict{}, p.failed(err)
-	}
-	healthy := false
-	defer func() {
-		if healthy {
-			p.pool.put(in)
-			return
-		}
-		p.metrics.discards.Inc()
-		in.discard()
-		p.pool.lost()
-	}()
-	v, err := in.inspect(ctx, kind, e)
-	p.metrics.seconds.Observe(time.Since(start).Seconds())
-	if err != nil {
-		return core.Verdict{}, p.failed(err)
-	}
-	healthy = true
-	p.metrics.verdict(e.Kind, &v)
-	if in.dropped > 0 {
-		p.metrics.dropped.Add(float64(in.dropped))
-	}
-	in.caller, in.findings = nil, nil
-	return v, nil
+	return in, nil, err
 }
+
+// release gives an instance back. One that has failed is thrown away, and so is one that is worn.
+func (p *Plugin) release(in *instance, x *pin, failure error) {
+	in.caller, in.findings = nil, nil
+	switch {
+	case x != nil:
+		x.release(failure)
+		return
+	case failure != nil:
+		p.metrics.discards.Inc()
+	case in.worn():
+		p.metrics.recycled.Inc()
+	default:
+		p.pool.put(in)
+		return
+	}
+	in.discard()
+	p.pool.lost()
+}
+
+// note tells the circuit how a call went.
+func (p *Plugin) note(o outcome, probe bool) {
+	opened, closed := p.circuit.done(o, probe)
+	switch {
+	case opened:
+		p.metrics.circuit.Set(1)
+		p.log.Error("wasm: a plugin's circuit is open: what it is asked is refused at once", "after", slowMost, "wait", shortWait)
+	case closed:
+		p.metrics.circuit.Set(0)
+		p.log.Info("wasm: a plugin's circuit is closed again")
+	}
+}
+
+// Error is why a plugin did not answer.
+type Error struct {
+	Plugin string
+	Err    error
+	cause  string
+}
+
+// Error implements error.
+func (e *Error) Error() string { return fmt.Sprintf("wasm: plugin %q: %v", e.Plugin, e.Err) }
+
+// Unwrap implements errors.Unwrap.
+func (e *Error) Unwrap() error { return e.Err }
+
+// Cause is the error in one word, the same in the metric and in the record: deadline, contract, trap, circuit, busy,
+// lost, or plugin.
+func (e *Error) Cause() string { return e.cause }
 
 func (p *Plugin) failed(err error) error {
 	cause := "plugin"
 	var contract *contractError
 	var trap *trapError
+	var open *openError
 	switch {
 	case errors.Is(err, errDeadline):
 		cause = "deadline"
 	case errors.As(err, &contract), errors.Is(err, errPointer):
 		cause = "contract"
+	case errors.As(err, &open):
+		cause = "circuit"
+	case errors.Is(err, errLost), errors.Is(err, errGone):
+		cause = "lost"
+	case errors.Is(err, errClosed), errors.Is(err, errBusy), errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
+		cause = "busy"
 	case errors.As(err, &trap):
 		cause = "trap"
-	case errors.Is(err, errClosed), errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
-		cause = "busy"
 	}
 	p.metrics.failed(cause)
-	return fmt.Errorf("wasm: plugin %q: %w", p.name, err)
-}
-
-// inspect turns an event into frames and what the guest says of them into a verdict.
-func (in *instance) inspect(ctx context.Context, kind uint16, e *core.Event) (v core.Verdict, err error) {
-	f := &frame{kind: kind, mayEdit: in.plugin.manifest.Mutates}
-	h := fnv.New64a()
-	_, _ = io.WriteString(h, e.Session.ID)
-	f.conn = h.Sum64()
-	in.attrs.reset()
-	in.attrs.describe(e)
-	in.cells = in.cells[:0]
-	if e.Kind == core.KindRows {
-		return in.rows(ctx, f, e)
-	}
-	f.rows = 1
-	switch e.Kind {
-	case core.KindCommand:
-		if c := e.Command(); c != nil {
-			in.cells = append(in.cells, value{b: []byte(c.Text)})
-		}
-		for _, p := range e.Params {
-			in.cells = append(in.cells, value{p.Value, p.Value == nil})
-		}
-		f.mayEdit = false
-	case core.KindBytes:
-		in.cells = append(in.cells, value{b: e.Bytes})
-	case core.KindResult, core.KindNotice:
-		if e.Result != nil {
-			for i := range e.Result.Texts {
-				in.cells = append(in.cells, value{b: []byte(e.Result.Texts[i].Value)})
-			}
-		}
-	case core.KindColumns:
-		f.rows, f.cols = 0, len(e.Columns)
-		f.mayEdit = false
-	default:
-		f.mayEdit = false
-	}
-	if e.Kind != core.KindColumns {
-		f.cols = len(in.cells)
-	}
-	if err := in.fits(f); err != nil {
-		return v, err
-	}
-	view, a, err := in.ask(ctx, f, in.plugin.limits.Command)
-	if err != nil {
-		return v, err
-	}
-	err = in.answer(&v, e, f, view, a, func(cell int, b []byte) {
-		switch e.Kind {
-		case core.KindBytes:
-			if len(b) == len(e.Bytes) {
-				copy(e.Bytes, b)
-			} else {
-				e.Bytes = bytes.Clone(b)
-			}
-		case core.KindResult, core.KindNotice:
-			e.Result.Texts[cell].Value = string(b)
-		}
-	})
-	return v, err
-}
-
-// fits reports values that are too large to be passed to a guest.
-func (in *instance) fits(f *frame) error {
-	total := len(in.attrs.b)
-	for i := range in.cells {
-		total += len(in.cells[i].b)
-	}
-	if total > in.plugin.limits.Value || f.cols > 1<<16-1 {
-		return fmt.Errorf("an event of %d bytes in %d parts is too large for it: at most %d bytes are passed in", total, f.cols, in.plugin.limits.Value)
-	}
-	return nil
-}
-
-// rows passes a batch, in as many frames as its size needs. Only the columns that the guest subscribed to are in
-// them, so that it sees nothing else.
-func (in *instance) rows(ctx context.Context, f *frame, e *core.Event) (v core.Verdict, err error) {
-	b := e.Rows
-	width := len(b.Watch)
-	if len(b.Cells) != b.Rows*width {
-		return v, fmt.Errorf("a batch of %d rows by %d columns has %d cells", b.Rows, width, len(b.Cells))
-	}
-	in.columns = in.columns[:0]
-	for i, w := range b.Watch {
-		if c := &b.Columns[w]; in.plugin.sub.WantsColumn(c) {
-			in.columns = append(in.columns, i)
-			in.attrs.column(c)
-		}
-	}
-	if len(in.columns) == 0 {
-		if len(in.plugin.sub.Columns) > 0 {
-			return v, nil
-		}
-	}
-	f.cols = len(in.columns)
-	for next := 0; next < b.Rows; {
-		first, size := next, 0
-		in.cells = in.cells[:0]
-		for ; next < b.Rows && next-first < maxRows; next++ {
-			before := len(in.cells)
-			row := 0
-			for _, c := range in.columns {
-				x, ok := b.Value(next*width + c)
-				in.cells = append(in.cells, value{x, !ok})
-				row += len(x) + 8
-			}
-			if next > first && size+row > 2*frameBatch {
-				in.cells = in.cells[:before]
-				break
-			}
-			size += row
-		}
-		f.rows = next - first
-		if err := in.fits(f); err != nil {
-			return v, err
-		}
-		view, a, err := in.ask(ctx, f, in.plugin.limits.Rows)
-		if err != nil {
-			return v, err
-		}
-		at := func(cell int) int { return (first+cell/f.cols)*width + in.columns[cell%f.cols] }
-		err = in.answer(&v, e, f, view, a, func(cell int, x []byte) {
-			i := at(cell)
-			if len(x) != int(b.Cells[i].Len) { // the batch keeps it
-				x = bytes.Clone(x)
-				if x == nil {
-					x = []byte{}
-				}
-			}
-			b.Set(i, x)
-		}, func(cell int) { b.Set(at(cell), nil) })
-		if err != nil || v.Deny != nil {
-			return v, err
-		}
-		in.plugin.metrics.rows.Add(float64(f.rows))
-	}
-	return v, nil
-}
-
-// answer folds what a guest said of one frame into the verdict, and writes the cells it changed back.
-func (in *instance) answer(v *core.Verdict, e *core.Event, f *frame, view []byte, a verdict, set func(int, []byte), null ...func(int)) error {
-	for _, d := range in.findings {
-		v.Decisions = add(v.Decisions, d)
-	}
-	in.plugin.metrics.bytes.Add(float64(f.dataLen))
-	switch a.code {
-	case verdictModified, verdictPatch:
-		if !f.mayEdit {
-			return broken("it changed a %s event, which it may not", e.Kind)
-		}
-		// Only cells are copied back: the guest cannot touch what is between them.
-		off := f.dataOff
-		for i := range in.cells {
-			c := &in.cells[i]
-			n := len(c.b)
-			if now := view[off : off+n]; !bytes.Equal(now, c.b) {
-				set(i, now)
-				v.Changed = true
-			}
-			off += n
-		}
-		if a.code == verdictModified {
-			return nil
-		}
-		var err error
-		if in.patches, err = parsePatches(a.out, f.cells, in.patches[:0]); err != nil {
-			return broken("%v", err)
-		}
-		for _, p := range in.patches {
-			switch {
-			case p.value != nil:
-				set(p.cell, p.value)
-			case len(null) > 0:
-				null[0](p.cell)
-			default:
-				return broken("it made a text NULL")
-			}
-			v.Changed = true
-		}
-	case verdictDeny:
-		t := texts(a.out, 3, 1024)
-		if t[0] == "" {
-			return broken("it denies without a rule")
-		}
-		v.Deny = &core.Denial{Rule: t[0], Reason: t[1], Hint: t[2]}
-	case verdictReview:
-		if e.Kind != core.KindCommand {
-			return broken("it holds a %s event: only commands can wait", e.Kind)
-		}
-		t := texts(a.out, 3, 1024)
-		if t[0] == "" {
-			return broken("it holds without a rule")
-		}
-		v.Hold = &core.Hold{Rule: t[0], Reason: t[1]}
-		for s := range strings.SplitSeq(t[2], ",") {
-			if s != "" {
-				v.Hold.Approvers = append(v.Hold.Approvers, s)
-			}
-		}
-	}
-	return nil
-}
-
-// add appends a finding, once.
-func add(list []core.Decision, d core.Decision) []core.Decision {
-	for _, o := range list {
-		if o == d {
-			return list
-		}
-	}
-	if len(list) >= maxFindings {
-		return list
-	}
-	return append(list, d)
+	return &Error{p.name, err, cause}
 }

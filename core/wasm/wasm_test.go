@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/tetratelabs/wazero"
 	"go.uber.org/goleak"
 
 	"github.com/weir-gateway/weir/core"
@@ -83,7 +84,7 @@ func load(t testing.TB, c Config) *Plugin {
 }
 
 func guest(t testing.TB, mode string) *Plugin {
-	return load(t, Config{Module: guestModule, Config: map[string]any{"mode": mode}})
+	return load(t, Config{Module: guestModule, Config: map[string]any{"mode": mode}, noSelfTest: true})
 }
 
 var session = &core.Session{
@@ -372,7 +373,7 @@ func TestHostile(t *testing.T) {
 		{"patch too long", join(writeOut(le(0, 50)), result(2, 8)), "longer than the list"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			p := load(t, Config{Module: hand(c.code), Limits: Limits{Rows: 30 * time.Millisecond, MemoryPages: 64}})
+			p := load(t, Config{Module: hand(c.code), Limits: Limits{Rows: 30 * time.Millisecond, MemoryPages: 64}, noSelfTest: true})
 			b := batch(threeColumns, []string{"one", "1", "x"})
 			before := slices.Clone(b.Data)
 			start := time.Now()
@@ -403,7 +404,7 @@ func TestHostile(t *testing.T) {
 		})
 	}
 	t.Run("patches are bounded to cells", func(t *testing.T) {
-		p := load(t, Config{Module: hand(join(writeOut(le(0, 3)+"abc\x00"+le(2, nullCell)), result(2, 20)))})
+		p := load(t, Config{Module: hand(join(writeOut(le(0, 3)+"abc\x00"+le(2, nullCell)), result(2, 20))), noSelfTest: true})
 		b := batch(threeColumns, []string{"one", "1", "x"})
 		ask(t, p, rowsEvent(b))
 		if got := values(b); !slices.Equal(got, []string{"abc", "1", null}) {
@@ -413,7 +414,7 @@ func TestHostile(t *testing.T) {
 	t.Run("writes between the cells", func(t *testing.T) {
 		// fills the whole data region, and says that it changed one cell
 		code := join([]byte{0x20, 0, 0x20, 0, 0x28, 2, 52, 0x6a}, i32const('Z'), []byte{0x20, 0, 0x28, 2, 56}, []byte{0xfc, 11, 0}, result(1, 1))
-		p := load(t, Config{Module: hand(code)})
+		p := load(t, Config{Module: hand(code), noSelfTest: true})
 		b := batch(threeColumns, []string{"one", "1", "x"}, []string{null, "22", ""})
 		ask(t, p, rowsEvent(b))
 		if got := values(b); !slices.Equal(got, []string{"ZZZ", "Z", "Z", null, "ZZ", ""}) || bytes.Count(b.Data, []byte(".....")) != 6 {
@@ -480,7 +481,8 @@ func TestRefusesAtLoad(t *testing.T) {
 		{"no subscription", hand(pass, describe(`{"name":"x","version":"1","abi":1,"mutates":false,"subscribe":[]}`)), "subscribes to nothing"},
 		{"unknown kind", hand(pass, describe(strings.Replace(handManifest, `"rows"`, `"lines"`, 1))), "no kind"},
 		{"unknown class", hand(pass, describe(strings.Replace(handManifest, `"*"`, `"type:words"`, 1))), "type:words"},
-		{"state", hand(pass, describe(strings.Replace(handManifest, `"abi":1`, `"abi":1,"state":"connection"`, 1))), "only stateless"},
+		{"state", hand(pass, describe(strings.Replace(handManifest, `"abi":1`, `"abi":1,"state":"sticky"`, 1))), "say stateless or connection"},
+		{"state without its exports", hand(pass, describe(strings.Replace(handManifest, `"abi":1`, `"abi":1,"state":"connection"`, 1))), "does not export weir_open"},
 		{"no room", hand(pass, func(m *module) { m.funcs[3].code = i32const(65536 * 7) }), "gave no room"},
 		{"room at zero", hand(pass, func(m *module) { m.funcs[3].code = i32const(0) }), "gave no room"},
 		{"crooked room", hand(pass, func(m *module) { m.funcs[3].code = i32const(65537) }), "gave no room"},
@@ -587,7 +589,7 @@ func TestMetricsAndLog(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer func() { _ = h.Close(context.Background()) }()
-	p, err := h.Load(context.Background(), Config{Name: "m", Module: guestModule, Config: map[string]any{"mode": "panic"}})
+	p, err := h.Load(context.Background(), Config{Name: "m", Module: guestModule, Config: map[string]any{"mode": "panic"}, noSelfTest: true})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -630,14 +632,33 @@ func TestFuelDoesNotChangeMeaning(t *testing.T) {
 	}
 }
 
+// FuzzInstrument: what comes out of the rewriting is valid if what went in was.
 func FuzzInstrument(f *testing.F) {
 	f.Add(hand(result(0, 0)))
 	f.Add(hand([]byte{0x03, 0x40, 0x0c, 0, 0x0b, 0x42, 0}))
+	f.Add(hand([]byte{0x20, 0, 0x20, 1, 0x10, 4}))
+	f.Add(hand([]byte{0x20, 0, 0x45, 0x04, 0x40, 0x42, 1, 0x0f, 0x0b, 0x20, 0, 0x20, 1, 0x10, 4}))
 	f.Add([]byte{})
+	compiles := func(b []byte) bool {
+		r := wazero.NewRuntimeWithConfig(context.Background(), wazero.NewRuntimeConfigInterpreter())
+		defer func() { _ = r.Close(context.Background()) }()
+		_, err := r.CompileModule(context.Background(), b)
+		return err == nil
+	}
 	f.Fuzz(func(t *testing.T, b []byte) {
 		out, _, err := instrument(b, true)
 		if err == nil && !bytes.HasPrefix(out, magic) {
 			t.Error("no module came out")
+		}
+		if err != nil {
+			return
+		}
+		plain, _, err := instrument(b, false)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if compiles(plain) && !compiles(out) {
+			t.Error("it compiles as it is, and does not when it is rewritten")
 		}
 	})
 }

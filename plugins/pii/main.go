@@ -15,13 +15,13 @@ import (
 )
 
 const schema = `{"type":"object","additionalProperties":false,"properties":{"entities":{"type":"array","minItems":1,"items":{"enum":` +
-	`["EMAIL","CARD","IBAN","SSN","AWS_KEY","JWT","PRIVATE_KEY","TOKEN","SECRET"]}}}}`
+	`["EMAIL","CARD","IBAN","SSN","AWS_KEY","JWT","PRIVATE_KEY","TOKEN","PHONE","IP","NATIONAL_ID","CONNECTION","CREDENTIAL","PERSONAL","SECRET"]}}}}`
 
 var detector = detect.New(detect.All)
 
 func init() {
 	weir.Register(weir.Plugin{
-		Name: "pii", Version: "1.0.0", Mutates: true, Schema: schema,
+		Name: "pii", Version: "1.1.0", Mutates: true, Schema: schema,
 		Subscribe: []weir.Subscription{{Kinds: []weir.Kind{weir.RowData}, Columns: []string{"type:text"}}},
 		Metrics:   []weir.Metric{{ID: 1, Name: "masked"}},
 		Configure: configure,
@@ -49,7 +49,7 @@ func configure(c weir.Value) error {
 	for _, name := range names {
 		s := detect.Parse(name)
 		if s == 0 {
-			return weir.Error("no entity " + name + ": known are " + detect.All.String() + ", and SECRET for the last four")
+			return weir.Error("no entity " + name + ": known are " + detect.All.String() + ", PERSONAL and SECRET")
 		}
 		set |= s
 	}
@@ -67,23 +67,11 @@ func rows(r *weir.Rows) {
 	total := 0
 	for i, n := range counts {
 		if n > 0 {
-			weir.Found(detect.Name(i), decimal(n))
+			weir.Found(detect.Name(i), detect.Decimal(n))
 			total += n
 		}
 	}
 	if total > 0 {
 		weir.Count(1, int64(total))
-	}
-}
-
-func decimal(n int) string {
-	var b [20]byte
-	i := len(b)
-	for {
-		i--
-		b[i] = byte('0' + n%10)
-		if n /= 10; n == 0 {
-			return string(b[i:])
-		}
 	}
 }

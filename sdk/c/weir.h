@@ -73,6 +73,8 @@ typedef struct {
 	bool mutates;         /* it changes values; without it a change is an error */
 	const char *on_error; /* "deny" (the default) or "pass" */
 	bool clock;           /* weir_now tells the real time */
+	bool connection;      /* an instance of its own for each session: what the program keeps belongs to it */
+	bool kv;              /* weir_kv_… work; the operator grants it */
 	uint32_t deadline_ms; /* of one batch of rows; 0: the gateway's default */
 	uint32_t memory_pages;
 	const char *schema; /* a JSON Schema of the configuration, for people; configure is what checks it */
@@ -81,6 +83,9 @@ typedef struct {
 
 	/* Takes the configuration, once in each instance. False refuses to start: say why with weir_log(WEIR_ERROR, …). */
 	bool (*configure)(weir_json config);
+	/* For .connection: a session begins, before its first event; false refuses it. And it is over. */
+	bool (*begin)(weir_event *e);
+	void (*end)(uint64_t session);
 	/* One for each kind of event; on_result sees notices, too. */
 	void (*on_open)(weir_event *e);
 	void (*on_command)(weir_event *e);
@@ -198,6 +203,29 @@ WEIR_INLINE void weir_observe(uint32_t id, double x) { weir_host_metric_observe(
 
 /* The time in nanoseconds since 1970, or 0 where the plugin did not ask for the clock. */
 WEIR_INLINE int64_t weir_now(void) { return weir_host_now_ns(); }
+
+WEIR_IMPORT("kv_get") int32_t weir_host_kv_get(const void *key, uint32_t n, void *out, uint32_t room);
+WEIR_IMPORT("kv_put") int32_t weir_host_kv_put(const void *key, uint32_t n, const void *value, uint32_t m, int64_t ttl_ms);
+WEIR_IMPORT("kv_incr") int64_t weir_host_kv_incr(const void *key, uint32_t n, int64_t delta, int64_t ttl_ms);
+
+/* What the instances of a plugin share, for plugins with .kv. Copies the value of a key to out if it has at most room bytes, and
+ * returns its length; -1 where there is none. */
+WEIR_INLINE int32_t weir_kv_get(weir_bytes key, void *out, uint32_t room) { return weir_host_kv_get(key.p, key.n, out, room); }
+
+/* Sets a key for ttl_ms milliseconds, or for good with 0. False: there was no room. */
+WEIR_INLINE bool weir_kv_put(weir_bytes key, weir_bytes value, int64_t ttl_ms) {
+	return !weir_host_kv_put(key.p, key.n, value.p, value.n, ttl_ms);
+}
+
+/* Removes a key. */
+WEIR_INLINE void weir_kv_remove(weir_bytes key) { weir_host_kv_put(key.p, key.n, 0, 0xffffffffu, 0); }
+
+/* Adds to a counter, which is made at 0 and lasts ttl_ms milliseconds from then, or for good with 0; now is what it is now.
+ * False: there was no room, or the value is no counter. */
+WEIR_INLINE bool weir_kv_incr(weir_bytes key, int64_t delta, int64_t ttl_ms, int64_t *now) {
+	*now = weir_host_kv_incr(key.p, key.n, delta, ttl_ms);
+	return *now != INT64_MIN;
+}
 
 /* ---- Events -------------------------------------------------------------------------------------------------- */
 
@@ -734,7 +762,13 @@ WEIR_EXPORT("weir_describe") uint64_t weir_export_describe(void) {
 		weir_write(&w, ",\"on_error\":");
 		weir_write_string(&w, p->on_error);
 	}
-	if (p->clock) weir_write(&w, ",\"needs\":{\"clock\":true}");
+	if (p->connection) weir_write(&w, ",\"state\":\"connection\"");
+	if (p->clock || p->kv) {
+		weir_write(&w, ",\"needs\":{");
+		if (p->clock) weir_write(&w, "\"clock\":true");
+		if (p->kv) weir_write(&w, p->clock ? ",\"kv\":true" : "\"kv\":true");
+		weir_write(&w, "}");
+	}
 	if (p->deadline_ms) {
 		weir_write(&w, ",\"deadline_ms\":");
 		weir_write_number(&w, p->deadline_ms);
@@ -813,17 +847,18 @@ WEIR_INLINE uint64_t weir_answer(int32_t verdict, uint32_t aux) { return (uint64
 
 WEIR_INLINE bool weir_inside(const weir_frame *f, uint32_t at, uint64_t n) { return at + n <= f->total; }
 
-WEIR_EXPORT("weir_on_batch") uint64_t weir_export_on_batch(uint32_t p, uint32_t n) {
+/* Reads a frame in place. */
+WEIR_INLINE bool weir_read(uint32_t p, uint32_t n, weir_event *e) {
 	const weir_frame *f = (const weir_frame *)(uintptr_t)p;
 	if (!weir_mine(p, n) || n < sizeof *f || f->magic != 0x31494557 || f->length < sizeof *f || f->total != n || f->kind > 11 ||
 	    !(WEIR_EVERYTHING >> f->kind & 1) || f->attributes_at > f->cells_at || f->attributes_at < f->length || !weir_inside(f, f->cells_at, 8ull * f->cells) ||
 	    f->cells_at % 4 || !weir_inside(f, f->data_at, f->data_length) || !weir_inside(f, f->out_at, f->out_length) ||
 	    (1u << f->kind == WEIR_ROWS && (uint64_t)f->rows * f->columns != f->cells)) {
 		weir_log(WEIR_ERROR, "the frame cannot be read");
-		return weir_answer(WEIR_FAILED, 0);
+		return false;
 	}
 	uint8_t *b = (uint8_t *)(uintptr_t)p;
-	weir_event e = {
+	*e = (weir_event){
 		.kind = 1u << f->kind,
 		.session = f->session,
 		.rows = f->rows,
@@ -837,6 +872,24 @@ WEIR_EXPORT("weir_on_batch") uint64_t weir_export_on_batch(uint32_t p, uint32_t 
 		.out = b + f->out_at,
 		.out_length = f->out_length,
 	};
+	return true;
+}
+
+WEIR_EXPORT("weir_open") int32_t weir_export_open(uint32_t p, uint32_t n) {
+	weir_event e;
+	if (!weir_read(p, n, &e)) return -1;
+	bool good = !weir_registered.begin || weir_registered.begin(&e);
+	if (e.failure) weir_log(WEIR_ERROR, e.failure);
+	return good && !e.failure ? 0 : -1;
+}
+
+WEIR_EXPORT("weir_close") void weir_export_close(uint64_t session) {
+	if (weir_registered.end) weir_registered.end(session);
+}
+
+WEIR_EXPORT("weir_on_batch") uint64_t weir_export_on_batch(uint32_t p, uint32_t n) {
+	weir_event e;
+	if (!weir_read(p, n, &e)) return weir_answer(WEIR_FAILED, 0);
 	const weir_plugin *plugin = &weir_registered;
 	void (*handler)(weir_event *) = 0;
 	switch (e.kind) {

@@ -13,6 +13,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"testing"
 
 	"github.com/tetratelabs/wazero"
@@ -259,6 +260,7 @@ func TestConformance(t *testing.T) {
 				t.Run(x.Name, func(t *testing.T) { run(t, guests[x.Plugin], x) })
 			}
 			t.Run("a larger region", func(t *testing.T) { larger(t, guests["mask"]) })
+			t.Run("its memory stays", func(t *testing.T) { stays(t, guests["record"], v) })
 		})
 	}
 }
@@ -359,6 +361,31 @@ func judge(t *testing.T, g *guest, x *vector, before []byte, code int32, aux uin
 	}
 	if e.Observed != nil && !reflect.DeepEqual(g.observed, e.Observed) {
 		t.Errorf("observed %v, want %v", g.observed, e.Observed)
+	}
+}
+
+// stays asks so often that a library which leaks would show it.
+func stays(t *testing.T, from *guest, v *vectors) {
+	g := from.start(t)
+	if code := g.configure(t, "{}"); code != 0 {
+		t.Fatal(g.errors)
+	}
+	i := slices.IndexFunc(v.Vectors, func(x *vector) bool { return x.Name == "record: resources" })
+	b, err := hex.DecodeString(v.Vectors[i].Hex)
+	if err != nil {
+		t.Fatal(err)
+	}
+	before := uint32(0)
+	for n := range 4_000 {
+		if code, _, _ := g.ask(t, b); code != 0 {
+			t.Fatalf("verdict %d %q", code, g.errors)
+		}
+		if n == 1_000 {
+			before = g.mod.Memory().Size()
+		}
+	}
+	if after := g.mod.Memory().Size(); after > 2*before {
+		t.Errorf("its memory grew from %d to %d bytes", before, after)
 	}
 }
 

@@ -70,6 +70,17 @@ type Plugin struct {
 	Metrics []Metric
 	// Clock asks for the real time in Now.
 	Clock bool
+	// Connection asks for an instance of its own for each session, so that what the program keeps belongs to it. Begin and End
+	// are called when a session begins, before its first event, and when it is over; an error of Begin refuses the session.
+	Connection bool
+	Begin      func(e *Event) error
+	End        func(session uint64)
+	// KV asks for KVGet, KVPut and KVIncr.
+	KV bool
+	// DeadlineMS is the longest that one batch of rows may take, in milliseconds; 0: the gateway's default.
+	DeadlineMS int
+	// MemoryPages is the most memory of an instance, in pages of 64 KiB; 0: the gateway's default.
+	MemoryPages int
 
 	// Configure takes the configuration, once in each instance, before anything else. An error refuses to start.
 	Configure func(config Value) error
@@ -94,6 +105,16 @@ type Error string
 
 // Error returns the text.
 func (e Error) Error() string { return string(e) }
+
+// maxFinding are the bytes of one finding that the gateway reads.
+const maxFinding = 256
+
+// finding writes what Found says: what it was, NUL, and more of it, cut to what is read.
+func finding(b []byte, what, more string) []byte {
+	what = what[:min(len(what), maxFinding/2)]
+	b = append(append(b, what...), 0)
+	return append(b, more[:min(len(more), maxFinding-len(b))]...)
+}
 
 // manifest writes what weir_describe returns.
 func manifest(p *Plugin) []byte {
@@ -134,9 +155,30 @@ func manifest(p *Plugin) []byte {
 		field("on_error")
 		b = appendString(b, p.OnError)
 	}
-	if p.Clock {
+	if p.Connection {
+		field("state")
+		b = appendString(b, "connection")
+	}
+	if p.Clock || p.KV {
 		field("needs")
-		b = append(b, `{"clock":true}`...)
+		b = append(b, '{')
+		if p.Clock {
+			field("clock")
+			flag(true)
+		}
+		if p.KV {
+			field("kv")
+			flag(true)
+		}
+		b = append(b, '}')
+	}
+	if p.DeadlineMS > 0 {
+		field("deadline_ms")
+		b = appendNumber(b, uint64(p.DeadlineMS))
+	}
+	if p.MemoryPages > 0 {
+		field("memory_pages")
+		b = appendNumber(b, uint64(p.MemoryPages))
 	}
 	if p.Schema != "" {
 		field("config_schema")

@@ -160,15 +160,52 @@ func TestRows(t *testing.T) {
 
 func TestManifest(t *testing.T) {
 	b := manifest(&Plugin{
-		Name: "a\"b\n", Version: "1", Mutates: true, OnError: "pass", Clock: true, Schema: `{"type":"object"}`, Metrics: []Metric{{ID: 12, Name: "m"}, {ID: 3, Name: "h", Histogram: true}},
+		Name: "a\"b\n", Version: "1", Mutates: true, OnError: "pass", Clock: true, KV: true, Connection: true, DeadlineMS: 70, MemoryPages: 300, Schema: `{"type":"object"}`, Metrics: []Metric{{ID: 12, Name: "m"}, {ID: 3, Name: "h", Histogram: true}},
 		Subscribe: []Subscription{{Kinds: []Kind{RowData, Command}, Columns: []string{"*"}}, {Kinds: []Kind{Open}, Protocols: []string{"p"}}},
 	})
 	var got map[string]any
 	if err := json.Unmarshal(b, &got); err != nil {
 		t.Fatalf("%v: %s", err, b)
 	}
-	if got["name"] != "a\"b\n" || len(got["subscribe"].([]any)) != 2 || got["metrics"].([]any)[1].(map[string]any)["kind"] != "histogram" {
+	if got["name"] != "a\"b\n" || len(got["subscribe"].([]any)) != 2 || got["metrics"].([]any)[1].(map[string]any)["kind"] != "histogram" ||
+		got["needs"].(map[string]any)["kv"] != true || got["needs"].(map[string]any)["clock"] != true || got["state"] != "connection" || got["deadline_ms"] != 70.0 || got["memory_pages"] != 300.0 {
 		t.Errorf("%s", b)
+	}
+	if b := manifest(&Plugin{}); strings.Contains(string(b), "deadline") || strings.Contains(string(b), "pages") {
+		t.Errorf("%s", b)
+	}
+}
+
+func TestKV(t *testing.T) {
+	defer KVRemove("a")
+	if _, ok := KVGet("a"); ok {
+		t.Error("it is there already")
+	}
+	if n, ok := KVIncr("a", 5, 0); n != 5 || !ok {
+		t.Error(n, ok)
+	}
+	if n, ok := KVIncr("a", -7, 0); n != -2 || !ok {
+		t.Error(n, ok)
+	}
+	if !KVPut("a", []byte("x"), 0) {
+		t.Error("no room")
+	}
+	if _, ok := KVIncr("a", 1, 0); ok {
+		t.Error("it counted in a text")
+	}
+}
+
+func TestFinding(t *testing.T) {
+	long := strings.Repeat("x", 300)
+	for _, c := range []struct{ what, more, want string }{
+		{"table", "t: read", "table\x00t: read"},
+		{"", "", "\x00"},
+		{"table", long, "table\x00" + long[:250]},
+		{long, long, long[:128] + "\x00" + long[:127]},
+	} {
+		if got := string(finding(nil, c.what, c.more)); got != c.want {
+			t.Errorf("%q: %d bytes", got, len(got))
+		}
 	}
 }
 

@@ -9,7 +9,12 @@
 //	AWS_KEY      AKIA****************
 //	JWT          ***.***.***              the dots stay
 //	PRIVATE_KEY  -----BEGIN … KEY-----*   everything behind the header
-//	TOKEN        ghp_****                 of GitHub, GitLab, Slack, Stripe, Google, npm: the prefix stays
+//	TOKEN        ghp_****                 of GitHub, GitLab, Slack, Stripe, Google, npm and others: the prefix stays
+//	PHONE        +** ** *****67           the last two digits stay
+//	IP           192.***.*.**             the first number stays; IPv6 as well
+//	NATIONAL_ID  ********* of Britain, Spain, Italy, France, Brazil, India, Germany: see national.go
+//	CONNECTION   postgres://app:****@db   the password in a URL
+//	CREDENTIAL   api_key=********         what stands behind the name of a secret
 //
 // Values in other encodings (UTF-16, base64, spelled out) are not found: for columns known to hold personal data use
 // a mask by column.
@@ -30,12 +35,21 @@ const (
 	JWT
 	PrivateKey
 	Token
+	Phone
+	IP
+	NationalID
+	Connection
+	Credential
 
-	All    = Email | Card | IBAN | SSN | Secret
-	Secret = AWSKey | JWT | PrivateKey | Token
+	All = Personal | Secret
+	// Personal is what is about people, Secret what opens doors.
+	Personal = Email | Card | IBAN | SSN | Phone | IP | NationalID
+	Secret   = AWSKey | JWT | PrivateKey | Token | Connection | Credential
 )
 
-var names = [...]string{"EMAIL", "CARD", "IBAN", "SSN", "AWS_KEY", "JWT", "PRIVATE_KEY", "TOKEN"}
+var names = [...]string{
+	"EMAIL", "CARD", "IBAN", "SSN", "AWS_KEY", "JWT", "PRIVATE_KEY", "TOKEN", "PHONE", "IP", "NATIONAL_ID", "CONNECTION", "CREDENTIAL",
+}
 
 // Counts are how many of each entity were found, in the order of the bits of Set.
 type Counts [len(names)]int
@@ -43,9 +57,12 @@ type Counts [len(names)]int
 // Name returns the name of the entity at an index of Counts.
 func Name(i int) string { return names[i] }
 
-// Parse returns the entity of a name, or 0. SECRET is all secrets.
+// Parse returns the entity of a name, or 0. PERSONAL and SECRET are all of a sort.
 func Parse(name string) Set {
-	if name == "SECRET" {
+	switch name {
+	case "PERSONAL":
+		return Personal
+	case "SECRET":
 		return Secret
 	}
 	for i, n := range names {
@@ -74,57 +91,65 @@ func (s Set) String() string {
 type Detector struct {
 	set Set
 	// act says what may begin with a byte, or have it in its middle (an e-mail address has its @).
-	act [256]byte
+	act [256]uint16
+	// least are the fewest bytes that anything but an e-mail address has.
+	least int
 }
 
 const (
-	actDigit byte = 1 << iota
+	actDigit uint16 = 1 << iota
 	actAt
 	actDash
+	actPhone  // + and (
+	actAssign // = and :
 	actIBAN
 	actAWS
 	actJWT
 	actToken
+	actNational
+	actIPv6
 
-	actWord = actIBAN | actAWS | actJWT | actToken
+	actWord = actIBAN | actAWS | actJWT | actToken | actNational | actIPv6
 )
 
-// The fewest bytes that an entity has: a@b.cc, 123-45-6789. Most cells of most tables are shorter.
+// The fewest bytes that an entity has: a@b.cc, 1.2.3.4, 12345678Z, 123-45-6789. Most cells of most tables are shorter.
 const (
-	leastEmail = 6
-	leastOther = 11
+	leastEmail    = 6
+	leastIP       = 7
+	leastNational = 9
+	leastOther    = 11
 )
 
 // New returns a Detector.
 func New(set Set) *Detector {
-	d := &Detector{set: set}
-	if set&(Card|SSN) != 0 {
-		for c := '0'; c <= '9'; c++ {
-			d.act[c] = actDigit
+	d := &Detector{set: set, least: leastOther}
+	if set&NationalID != 0 {
+		d.least = leastNational
+	}
+	if set&IP != 0 {
+		d.least = leastIP
+	}
+	mark := func(wanted Set, what uint16, bytes string) {
+		if set&wanted != 0 {
+			for i := range len(bytes) {
+				d.act[bytes[i]] |= what
+			}
 		}
 	}
-	if set&Email != 0 {
-		d.act['@'] = actAt
+	mark(Card|SSN|Phone|IP|NationalID, actDigit, "0123456789")
+	mark(Email|Connection, actAt, "@")
+	mark(PrivateKey, actDash, "-")
+	mark(Phone, actPhone, "+(")
+	mark(Credential, actAssign, "=:")
+	mark(AWSKey, actAWS, "A")
+	mark(JWT, actJWT, "e")
+	mark(NationalID, actNational, "ABCDEFGHIJKLMNOPQRSTUVWXYZ")
+	mark(IP, actIPv6, "abcdefABCDEF")
+	for _, t := range tokens {
+		mark(Token, actToken, t.prefix[:1])
 	}
-	if set&PrivateKey != 0 {
-		d.act['-'] = actDash
-	}
-	if set&IBAN != 0 {
-		for country := range ibanLengths {
-			d.act[country[0]] |= actIBAN
-			d.act[country[0]|0x20] |= actIBAN
-		}
-	}
-	if set&AWSKey != 0 {
-		d.act['A'] |= actAWS
-	}
-	if set&JWT != 0 {
-		d.act['e'] |= actJWT
-	}
-	if set&Token != 0 {
-		for _, t := range tokens {
-			d.act[t.prefix[0]] |= actToken
-		}
+	for country := range ibanLengths {
+		mark(IBAN, actIBAN, string(country[:1])+string(country[0]|0x20))
 	}
 	return d
 }
@@ -166,7 +191,7 @@ func (d *Detector) Mask(b []byte, counts *Counts) (found bool) {
 	switch {
 	case len(b) < leastEmail:
 		return false
-	case len(b) < leastOther:
+	case len(b) < d.least:
 		if d.set&Email == 0 || bytes.IndexByte(b, '@') < 0 {
 			return false
 		}
@@ -190,17 +215,20 @@ func (d *Detector) scan(b []byte, counts *Counts) (found bool) {
 			}
 		case a == actDigit:
 			// One that stands behind a digit begins nothing.
-			if len(b)-i >= leastOther && (i == 0 || class[b[i-1]]&isDigit == 0) {
-				end, which = d.number(b, i)
+			run := 1
+			for i+run < len(b) && class[b[i+run]]&isDigit != 0 {
+				run++
 			}
-			if end == 0 {
-				for i++; i < len(b) && class[b[i]]&isDigit != 0; {
-					i++
-				}
+			if end, which = d.number(b, i, run); end == 0 {
+				i += run
 				continue
 			}
 		case a == actAt:
-			end = maskEmail(b, i)
+			end, which = d.at(b, i)
+		case a == actPhone:
+			end, which = maskPhone(b, i), 8
+		case a == actAssign:
+			end, which = maskCredential(b, i), 12
 		default:
 			end, which = maskPrivateKey(b, i), 6
 		}
@@ -215,25 +243,80 @@ func (d *Detector) scan(b []byte, counts *Counts) (found bool) {
 	return found
 }
 
-// number masks what begins with a digit.
-func (d *Detector) number(b []byte, i int) (end, which int) {
-	if d.set&SSN != 0 && (b[i+3] == '-' || b[i+3] == ' ') && maskSSN(b, i) {
+// number masks what begins with a digit, of which run stand together.
+func (d *Detector) number(b []byte, i, run int) (end, which int) {
+	left, next := len(b)-i, byte(0)
+	if run < left {
+		next = b[i+run]
+	}
+	if d.set&IP != 0 {
+		if run <= 3 && next == '.' && left >= 7 {
+			if end := maskIPv4(b, i); end > 0 {
+				return end, 9
+			}
+		}
+		if run <= 4 && left >= 7 && colonSoon(b, i) {
+			if end := maskIPv6(b, i); end > 0 {
+				return end, 9
+			}
+		}
+	}
+	if d.set&SSN != 0 && run == 3 && (next == '-' || next == ' ') && maskSSN(b, i) {
 		return i + 11, 3
 	}
-	if d.set&Card != 0 && len(b)-i >= 13 {
-		return maskCard(b, i), 1
+	if d.set&Card != 0 && left >= 13 && run >= 4 {
+		if end := maskCard(b, i); end > 0 {
+			return end, 1
+		}
+	}
+	if d.set&NationalID != 0 && left >= 9 && run <= 15 && (next == ' ' || next == '-' || next == '.' || run == 8 || run >= 13) {
+		if end := nationalNumber(b, i, run); end > 0 {
+			return end, 10
+		}
+	}
+	if d.set&Phone != 0 && left >= 7 && (run == 3 || run == 1 || b[i] == '0' && b[i+1] == '0' || i >= 4 && saysPhone(b[:i])) {
+		return maskPhone(b, i), 8
+	}
+	return 0, 0
+}
+
+// colonSoon reports whether the first group of an IPv6 address may end here.
+func colonSoon(b []byte, i int) bool {
+	return b[i+4] == ':' || b[i+3] == ':' || b[i+2] == ':' || b[i+1] == ':'
+}
+
+// at masks what has its @ in its middle.
+func (d *Detector) at(b []byte, i int) (end, which int) {
+	if d.set&Connection != 0 {
+		if end := maskConnection(b, i); end > 0 {
+			return end, 11
+		}
+	}
+	if d.set&Email != 0 {
+		return maskEmail(b, i), 0
 	}
 	return 0, 0
 }
 
 // word masks what begins with a letter.
-func (d *Detector) word(b []byte, i int, a byte) (end, which int) {
-	if a&actIBAN != 0 && len(b)-i >= 15 && class[b[i+2]]&class[b[i+3]]&isDigit != 0 {
+func (d *Detector) word(b []byte, i int, a uint16) (end, which int) {
+	left := len(b) - i
+	if a&actIBAN != 0 && left >= 15 && class[b[i+2]]&class[b[i+3]]&isDigit != 0 {
 		if end := maskIBAN(b, i); end > 0 {
 			return end, 2
 		}
 	}
-	if len(b)-i < 20 {
+	if a&actIPv6 != 0 && left >= 7 && colonSoon(b, i) {
+		if end := maskIPv6(b, i); end > 0 {
+			return end, 9
+		}
+	}
+	if a&actNational != 0 && left >= 9 {
+		if end := nationalWord(b, i); end > 0 {
+			return end, 10
+		}
+	}
+	if left < 20 {
 		return 0, 0
 	}
 	if a&actAWS != 0 {
@@ -252,4 +335,17 @@ func (d *Detector) word(b []byte, i int, a byte) (end, which int) {
 		}
 	}
 	return 0, 0
+}
+
+// Decimal writes a number without fmt, which would make a guest a third larger.
+func Decimal(n int) string {
+	var b [20]byte
+	i := len(b)
+	for {
+		i--
+		b[i] = byte('0' + n%10)
+		if n /= 10; n == 0 {
+			return string(b[i:])
+		}
+	}
 }

@@ -110,7 +110,7 @@ func maskCard(b []byte, i int) int {
 	}
 judge:
 	for n = min(n, len(digits)); n >= 13; n-- {
-		if ends[n-1] > 0 && network(digits[:n]) && luhn(digits[:n]) {
+		if ends[n-1] > 0 && !inHex(b, i, ends[n-1]) && network(digits[:n]) && luhn(digits[:n]) {
 			left := n
 			for k := i; k < ends[n-1]; k++ {
 				if class[b[k]]&isDigit == 0 {
@@ -125,6 +125,11 @@ judge:
 		}
 	}
 	return 0
+}
+
+// inHex reports whether digits stand within a longer hexadecimal number: those of a hash are no card.
+func inHex(b []byte, i, end int) bool {
+	return end < len(b) && class[b[end]]&isLetter != 0 || i > 1 && class[b[i-1]]&isLetter != 0 && hexadecimal(b[i-1]) && hexadecimal(b[i-2])
 }
 
 func luhn(d []byte) bool {
@@ -325,16 +330,42 @@ var tokens = [...]struct {
 	{"rk_live_", 20},
 	{"AIza", 35},
 	{"npm_", 36},
+	{"sk_test_", 20},
+	{"whsec_", 32},
+	{"sk-ant-", 40},
+	{"sk-proj-", 40},
+	{"hf_", 34},
+	{"dop_v1_", 64},
+	{"SG.", 60},
+	{"shpat_", 32},
+	{"hvs.", 24},
+	{"AGE-SECRET-KEY-", 58},
+	{"pypi-", 80},
+	{"xapp-", 20},
+	{"glrt-", 20},
+	{"ya29.", 30},
+	{"dckr_pat_", 27},
 }
 
+// tokensBegin has, for the first byte of a prefix, what the second may be: a bit for its lower five bits.
+var tokensBegin = func() (t [256]uint32) {
+	for _, x := range tokens {
+		t[x.prefix[0]] |= 1 << (x.prefix[1] & 31)
+	}
+	return t
+}()
+
 func maskToken(b []byte, i int) int {
+	if tokensBegin[b[i]]&(1<<(b[i+1]&31)) == 0 { // most words end here
+		return 0
+	}
 	for k := range tokens {
 		t := &tokens[k]
 		if b[i] != t.prefix[0] || len(b)-i < len(t.prefix)+t.least || string(b[i:i+len(t.prefix)]) != t.prefix {
 			continue
 		}
 		j := i + len(t.prefix)
-		for j < len(b) && class[b[j]]&isBase64 != 0 {
+		for j < len(b) && (class[b[j]]&isBase64 != 0 || b[j] == '.' && b[j-1] != '.' && t.prefix[len(t.prefix)-1] == '.') {
 			j++
 		}
 		if j-i-len(t.prefix) < t.least {

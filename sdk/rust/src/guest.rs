@@ -82,6 +82,23 @@ pub unsafe fn configure<P: Plugin>(plugin: &mut Option<P>, at: u32, n: u32) -> i
 
 /// # Safety
 /// As of configure.
+pub unsafe fn open<P: Plugin>(plugin: &mut Option<P>, at: u32, n: u32) -> i32 {
+    let answer = match (plugin.as_mut(), view(at, n).and_then(|b| Event::parse(b))) {
+        (Some(p), Some(mut e)) => p.begin(&mut e).and(e.answer().map(|_| ())),
+        (None, _) => Err("it was not configured"),
+        (_, None) => Err("the frame cannot be read"),
+    };
+    match answer {
+        Ok(()) => 0,
+        Err(why) => {
+            log(Level::Error, why);
+            -1
+        }
+    }
+}
+
+/// # Safety
+/// As of configure.
 pub unsafe fn on_batch<P: Plugin>(plugin: &mut Option<P>, at: u32, n: u32) -> u64 {
     let answer = match (plugin.as_mut(), view(at, n).and_then(|b| Event::parse(b))) {
         (Some(p), Some(mut e)) => {

@@ -18,6 +18,9 @@ mod imports {
         pub fn metric_add(id: u32, delta: i64);
         pub fn metric_observe(id: u32, x: f64);
         pub fn now_ns() -> i64;
+        pub fn kv_get(key: *const u8, n: usize, out: *mut u8, room: usize) -> i32;
+        pub fn kv_put(key: *const u8, n: usize, value: *const u8, m: usize, ttl_ms: i64) -> i32;
+        pub fn kv_incr(key: *const u8, n: usize, delta: i64, ttl_ms: i64) -> i64;
     }
 }
 
@@ -30,6 +33,15 @@ mod imports {
     pub unsafe fn metric_observe(_: u32, _: f64) {}
     pub unsafe fn now_ns() -> i64 {
         0
+    }
+    pub unsafe fn kv_get(_: *const u8, _: usize, _: *mut u8, _: usize) -> i32 {
+        -1
+    }
+    pub unsafe fn kv_put(_: *const u8, _: usize, _: *const u8, _: usize, _: i64) -> i32 {
+        -1
+    }
+    pub unsafe fn kv_incr(_: *const u8, _: usize, _: i64, _: i64) -> i64 {
+        i64::MIN
     }
 }
 
@@ -71,4 +83,29 @@ pub fn observe(id: u32, x: f64) {
 /// The time in nanoseconds since 1970, or 0 where the plugin did not ask for the clock.
 pub fn now() -> i64 {
     unsafe { imports::now_ns() }
+}
+
+/// Copies the value of a key, which the instances of a plugin share, to `out` if it has room, and returns its length; None where
+/// there is none. For plugins whose manifest says `kv`.
+pub fn kv_get(key: &[u8], out: &mut [u8]) -> Option<usize> {
+    usize::try_from(unsafe { imports::kv_get(key.as_ptr(), key.len(), out.as_mut_ptr(), out.len()) }).ok()
+}
+
+/// Sets a key for `ttl_ms` milliseconds, or for good with 0. False: there was no room.
+pub fn kv_put(key: &[u8], value: &[u8], ttl_ms: i64) -> bool {
+    unsafe { imports::kv_put(key.as_ptr(), key.len(), value.as_ptr(), value.len(), ttl_ms) == 0 }
+}
+
+/// Removes a key.
+pub fn kv_remove(key: &[u8]) {
+    unsafe { imports::kv_put(key.as_ptr(), key.len(), core::ptr::null(), u32::MAX as usize, 0) };
+}
+
+/// Adds to a counter, which is made at 0 and lasts `ttl_ms` milliseconds from then, or for good with 0, and returns what it is
+/// now. None: there was no room, or the value is no counter.
+pub fn kv_incr(key: &[u8], delta: i64, ttl_ms: i64) -> Option<i64> {
+    match unsafe { imports::kv_incr(key.as_ptr(), key.len(), delta, ttl_ms) } {
+        i64::MIN => None,
+        n => Some(n),
+    }
 }

@@ -38,7 +38,7 @@ pub mod json;
 mod manifest;
 
 pub use event::{Attributes, Class, Column, Event, Resource};
-pub use host::{count, found, log, now, observe, Level};
+pub use host::{count, found, kv_get, kv_incr, kv_put, kv_remove, log, now, observe, Level};
 pub use manifest::{Kind, Manifest, Metric, OnError, Subscription};
 
 /// A plugin: what it says of itself, how it is made, and one handler for each kind of event.
@@ -49,6 +49,12 @@ pub trait Plugin: Sized {
     /// Makes the plugin of an instance from its configuration. An error refuses to start.
     fn configure(config: json::Value<'_>) -> Result<Self, &'static str>;
 
+    /// Of a plugin whose manifest says `connection`: a session begins, before its first event. An error refuses it.
+    fn begin(&mut self, _: &mut Event<'_>) -> Result<(), &'static str> {
+        Ok(())
+    }
+    /// The session of this instance is over.
+    fn end(&mut self, _session: u64) {}
     /// A client asks for a session.
     fn on_open(&mut self, _: &mut Event<'_>) {}
     /// A client wants something done.
@@ -87,6 +93,16 @@ macro_rules! plugin {
         pub extern "C" fn weir_configure(at: u32, n: u32) -> i32 {
             // An instance has one thread, and the host makes one call at a time.
             unsafe { $crate::guest::configure(&mut *core::ptr::addr_of_mut!(WEIR_PLUGIN), at, n) }
+        }
+        #[no_mangle]
+        pub extern "C" fn weir_open(at: u32, n: u32) -> i32 {
+            unsafe { $crate::guest::open(&mut *core::ptr::addr_of_mut!(WEIR_PLUGIN), at, n) }
+        }
+        #[no_mangle]
+        pub extern "C" fn weir_close(session: u64) {
+            if let Some(p) = unsafe { &mut *core::ptr::addr_of_mut!(WEIR_PLUGIN) } {
+                $crate::Plugin::end(p, session);
+            }
         }
         #[no_mangle]
         pub extern "C" fn weir_on_batch(at: u32, n: u32) -> u64 {

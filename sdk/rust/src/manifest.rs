@@ -73,6 +73,14 @@ pub struct Manifest {
     pub on_error: OnError,
     /// `now` tells the real time.
     pub clock: bool,
+    /// An instance of its own for each session: what `Self` keeps belongs to it.
+    pub connection: bool,
+    /// `kv_get`, `kv_put` and `kv_incr` work; the operator grants it.
+    pub kv: bool,
+    /// The longest that one batch of rows may take, in milliseconds; 0: the gateway's default.
+    pub deadline_ms: u32,
+    /// The most memory of an instance, in pages of 64 KiB; 0: the gateway's default.
+    pub memory_pages: u32,
     pub subscribe: &'static [Subscription],
     pub metrics: &'static [Metric],
     /// A JSON Schema of the configuration, for people; `configure` is what checks it.
@@ -87,6 +95,10 @@ impl Manifest {
         mutates: false,
         on_error: OnError::Deny,
         clock: false,
+        connection: false,
+        kv: false,
+        deadline_ms: 0,
+        memory_pages: 0,
         subscribe: &[],
         metrics: &[],
         schema: "",
@@ -103,8 +115,20 @@ impl Manifest {
         if self.on_error == OnError::Pass {
             w.raw(",\"on_error\":\"pass\"");
         }
-        if self.clock {
-            w.raw(",\"needs\":{\"clock\":true}");
+        if self.connection {
+            w.raw(",\"state\":\"connection\"");
+        }
+        match (self.clock, self.kv) {
+            (false, false) => {}
+            (true, false) => w.raw(",\"needs\":{\"clock\":true}"),
+            (false, true) => w.raw(",\"needs\":{\"kv\":true}"),
+            (true, true) => w.raw(",\"needs\":{\"clock\":true,\"kv\":true}"),
+        }
+        for (key, n) in [(",\"deadline_ms\":", self.deadline_ms), (",\"memory_pages\":", self.memory_pages)] {
+            if n > 0 {
+                w.raw(key);
+                w.number(n);
+            }
         }
         if !self.schema.is_empty() {
             w.raw(",\"config_schema\":");
@@ -201,5 +225,40 @@ impl Writer<'_> {
             self.number(n / 10);
         }
         self.byte(b'0' + (n % 10) as u8);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn writes_what_was_said_and_nothing_else() {
+        let mut b = [0; 1024];
+        let n = Manifest { name: "a\"\n", version: "1", ..Manifest::DEFAULT }.write(&mut b).unwrap();
+        assert_eq!(std::str::from_utf8(&b[..n]).unwrap(), r#"{"abi":1,"name":"a\"\u000a","version":"1","mutates":false,"subscribe":[],"metrics":[]}"#);
+        let m = Manifest {
+            mutates: true,
+            on_error: OnError::Pass,
+            clock: true,
+            kv: true,
+            connection: true,
+            deadline_ms: 70,
+            memory_pages: 300,
+            schema: "{}",
+            subscribe: &[Subscription { kinds: &[Kind::Rows, Kind::Notice], columns: &["type:text"], protocols: &["postgres"] }],
+            metrics: &[Metric::Counter(1, "x"), Metric::Histogram(2, "y")],
+            ..Manifest::DEFAULT
+        };
+        let n = m.write(&mut b).unwrap();
+        assert_eq!(
+            std::str::from_utf8(&b[..n]).unwrap(),
+            concat!(
+                r#"{"abi":1,"name":"","version":"","mutates":true,"on_error":"pass","state":"connection","needs":{"clock":true,"kv":true},"deadline_ms":70,"memory_pages":300,"#,
+                r#""config_schema":{},"subscribe":[{"kinds":["rows","notice"],"protocols":["postgres"],"columns":["type:text"]}],"#,
+                r#""metrics":[{"id":1,"name":"x","kind":"counter"},{"id":2,"name":"y","kind":"histogram"}]}"#
+            )
+        );
+        assert_eq!(m.write(&mut [0; 20]), None);
     }
 }

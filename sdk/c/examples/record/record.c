@@ -7,7 +7,7 @@ static void on_command(weir_event *e) {
 	int64_t n = 0;
 	for (weir_attributes a = weir_attributes_of(e, WEIR_RESOURCE); weir_next_attribute(&a); n++) {
 		weir_resource r = weir_resource_of(a.value);
-		uint8_t text[128];
+		uint8_t text[256];
 		weir_bytes more = {text, 0};
 		weir_bytes parts[] = {r.name, WEIR_TEXT(": "), r.uses};
 		for (int i = 0; i < 3; i++) {

@@ -22,8 +22,7 @@ func init() {
 		OnCommand: func(e *weir.Event) {
 			all := e.Resources()
 			for _, r := range all {
-				more := r.Name + ": " + strings.Join(r.Use, ",")
-				weir.Found(r.Kind, more[:min(len(more), 128)])
+				weir.Found(r.Kind, r.Name+": "+strings.Join(r.Use, ","))
 			}
 			if len(all) > 0 {
 				weir.Count(resources, int64(len(all)))

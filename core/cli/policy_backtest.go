@@ -1,0 +1,247 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"runtime"
+	"slices"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/weir-gateway/weir/core"
+	"github.com/weir-gateway/weir/core/archive/file"
+	"github.com/weir-gateway/weir/core/archive/index"
+	"github.com/weir-gateway/weir/core/config"
+	"github.com/weir-gateway/weir/core/opa"
+	"github.com/weir-gateway/weir/core/replay"
+)
+
+// backtested is what weir policy backtest found.
+type backtested struct {
+	Policy  string              `json:"policy"`
+	Count   opa.BacktestCount   `json:"count"`
+	Seconds float64             `json:"seconds"`
+	Guessed []string            `json:"guessed"` // parts of the input that no recording holds
+	Unread  []string            `json:"unread"`  // sessions that cannot be read, with why
+	Groups  []opa.BacktestGroup `json:"groups"`
+}
+
+func (a *app) policyBacktest() *cobra.Command {
+	var path, output, since, until string
+	var q index.Query
+	var packages []string
+	show, limit := 0, int64(-1)
+	c := &cobra.Command{
+		Use:   "backtest PATH",
+		Short: "Put every recorded command to a candidate policy, and show what it would have changed",
+		Long: "Put every recorded command and answer to a candidate policy, in the place of the policies that were asked then, and show\n" +
+			"what would have been different: newly denied, newly allowed, newly masked and no longer masked, by rule, identity, target\n" +
+			"and shape of statement. What a plugin or the gateway itself refused stays refused.",
+		Example: "  weir policy backtest candidate/ --since 30d\n" +
+			"  weir policy backtest builtin:strict --target orders --max-new-denials 0 -o json",
+		Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			var err error
+			now := time.Now()
+			if q.Since, err = moment("--since", since, now); err != nil {
+				return err
+			}
+			if q.Until, err = moment("--until", until, now); err != nil {
+				return err
+			}
+			cfg, err := load(path)
+			if err != nil {
+				return err
+			}
+			p, err := a.loadPolicy(cmd.Context(), args[0], args[0], packages)
+			if err != nil {
+				return err
+			}
+			r, err := a.backtest(cmd.Context(), cfg, p, q)
+			if err != nil {
+				return coded(err)
+			}
+			r.Policy = args[0]
+			if output == "json" {
+				err = a.printJSON(r)
+			} else {
+				err = a.printBacktest(r, show)
+			}
+			if err != nil {
+				return err
+			}
+			denials := r.Count.Changes[opa.NewlyDenied] + r.Count.Changes[opa.Failed]
+			switch {
+			case len(r.Unread) > 0:
+				return no(fmt.Errorf("%s cannot be read; verify the archive", plural(len(r.Unread), "session")))
+			case limit >= 0 && denials > limit:
+				return no(fmt.Errorf("%d newly denied, more than --max-new-denials %d", denials, limit))
+			}
+			return nil
+		},
+	}
+	configFlag(c, &path)
+	outputFlag(c, &output)
+	f := c.Flags()
+	f.StringVar(&since, "since", "", "only sessions begun after: a `time` ago (1h, 7d), a date, or a time as in RFC 3339")
+	f.StringVar(&until, "until", "", "only sessions begun before: as for --since")
+	f.StringVar(&q.Target, "target", "", "only with this `target`")
+	f.StringVar(&q.Identity, "identity", "", "only of this `subject`")
+	f.StringSliceVar(&packages, "package", nil, "a `package` to ask (default: weir.access and weir.guardrails); may be given again")
+	f.Int64Var(&limit, "max-new-denials", -1, "exit with 1 when more than `n` are newly denied (default: any number is fine)")
+	f.IntVar(&show, "show", 20, "show `n` groups of changes; 0: all")
+	return c
+}
+
+func (a *app) backtest(ctx context.Context, cfg *config.Config, p *opa.Policy, q index.Query) (*backtested, error) {
+	x, err := index.Open(indexPath(cfg), true)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, no(fmt.Errorf("nothing is recorded in %s", cfg.Data))
+	}
+	if err != nil {
+		return nil, unreachable(err)
+	}
+	defer x.Close()
+	sessions, err := x.Sessions(ctx, q)
+	if err != nil {
+		return nil, unreachable(err)
+	}
+	store, err := openStore(cfg.Archive[0].Path)
+	if err != nil {
+		return nil, err
+	}
+	defer store.Close()
+	b := opa.NewBacktest(p)
+	r := &backtested{Guessed: b.Unknown(), Unread: []string{}}
+	start := time.Now()
+	var next, done atomic.Int64
+	var mu sync.Mutex
+	var wg sync.WaitGroup
+	for range runtime.GOMAXPROCS(0) {
+		wg.Go(func() {
+			for ctx.Err() == nil {
+				i := int(next.Add(1)) - 1
+				if i >= len(sessions) {
+					return
+				}
+				if err := rejudge(ctx, cfg, store, b, sessions[i].ID); err != nil && ctx.Err() == nil {
+					mu.Lock()
+					r.Unread = append(r.Unread, sessions[i].ID+": "+err.Error())
+					mu.Unlock()
+				}
+				done.Add(1)
+			}
+		})
+	}
+	stop := a.progress(&done, len(sessions), "sessions")
+	wg.Wait()
+	stop()
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	r.Seconds = time.Since(start).Seconds()
+	r.Count, r.Groups = b.Result()
+	slices.Sort(r.Unread)
+	return r, nil
+}
+
+// rejudge passes one session's events through the backtest.
+func rejudge(ctx context.Context, cfg *config.Config, store *file.Store, b *opa.Backtest, id string) error {
+	s := b.Session()
+	defer s.Close()
+	r := replay.Rerun{Target: labelled(cfg)}
+	for rec, err := range replay.Records(ctx, store, id) {
+		if err != nil {
+			return err
+		}
+		e, past, err := r.Event(rec)
+		if err != nil {
+			return err
+		}
+		if e != nil && e.Kind != core.KindBytes {
+			s.Event(ctx, e, past.Denied, past.Decisions)
+		}
+	}
+	return nil
+}
+
+// progress shows how far something has got, to a person who waits.
+func (a *app) progress(done *atomic.Int64, all int, what string) (stop func()) {
+	if !a.terminal() {
+		return func() {}
+	}
+	over := make(chan struct{})
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		t := time.NewTicker(200 * time.Millisecond)
+		defer t.Stop()
+		for {
+			select {
+			case <-over:
+				fmt.Fprint(a.err, "\r\x1b[K")
+				return
+			case <-t.C:
+				n := done.Load()
+				bar := make([]byte, 30)
+				for i := range bar {
+					bar[i] = '.'
+					if int64(i*all) < n*int64(len(bar)) {
+						bar[i] = '#'
+					}
+				}
+				fmt.Fprintf(a.err, "\r[%s] %d of %d %s", bar, n, all, what)
+			}
+		}
+	})
+	return func() { close(over); wg.Wait() }
+}
+
+func (a *app) printBacktest(r *backtested, show int) error {
+	c := &r.Count
+	fmt.Fprintf(a.out, "%s: %d sessions, %d commands (%d were denied; %d would be), %d answers, in %.1f s\n",
+		r.Policy, c.Sessions, c.Commands, c.Denied, c.Would, c.Answers, r.Seconds)
+	for _, g := range r.Guessed {
+		fmt.Fprintf(a.out, "  not recorded: %s\n", g)
+	}
+	for _, u := range r.Unread {
+		fmt.Fprintf(a.out, "  cannot be read: %s\n", printable(u))
+	}
+	if len(r.Groups) == 0 {
+		fmt.Fprintln(a.out, "Nothing would have been different.")
+		return nil
+	}
+	for _, change := range opa.Changes {
+		if n := c.Changes[change]; n > 0 {
+			fmt.Fprintf(a.out, "  %-22s %d\n", change, n)
+		}
+	}
+	fmt.Fprintln(a.out)
+	groups := r.Groups
+	if show > 0 && len(groups) > show {
+		groups = groups[:show]
+	}
+	rows := make([][]string, len(groups))
+	for i, g := range groups {
+		rule := g.Rule
+		if g.Column != "" {
+			rule = g.Column
+			if g.Rule != "" {
+				rule += " (" + g.Rule + ")"
+			}
+		}
+		rows[i] = []string{g.Change, strconv.FormatInt(g.Count, 10), rule, g.Identity, g.Target, g.Session + " " + strconv.FormatUint(g.Seq, 10), shorten(g.Text, 60)}
+	}
+	if err := a.table([]string{"CHANGE", "COUNT", "RULE", "IDENTITY", "TARGET", "EXAMPLE", "COMMAND"}, rows); err != nil {
+		return err
+	}
+	if more := len(r.Groups) - len(groups); more > 0 {
+		fmt.Fprintf(a.out, "… and %s; --show 0 shows all\n", plural(more, "more group"))
+	}
+	return nil
+}

@@ -1,0 +1,153 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/weir-gateway/weir/core/chain"
+	"github.com/weir-gateway/weir/core/config"
+	"github.com/weir-gateway/weir/core/credential"
+	"github.com/weir-gateway/weir/core/opa"
+)
+
+func (l *loader) policies(ctx context.Context) {
+	for i := range l.c.Policies {
+		p, at := &l.c.Policies[i], fmt.Sprintf("policies[%d].path", i)
+		oc := opa.Config{Name: p.Name, Path: p.Path, Packages: p.Packages, Timeout: p.Timeout, Log: l.log}
+		if name, ok := strings.CutPrefix(p.Path, config.Builtin); ok {
+			sub, err := builtin(l.Policies, name)
+			if err != nil {
+				l.fail(at, "builtin policies are: "+strings.Join(folders(l.Policies), ", "), fmt.Errorf("there is no builtin policy %q", name))
+				continue
+			}
+			oc.FS = sub
+		}
+		if p.Key != "" {
+			pem, err := os.ReadFile(p.Key)
+			if err != nil {
+				l.fail(fmt.Sprintf("policies[%d].key", i), "", err)
+				continue
+			}
+			oc.Key = &opa.Key{PEM: string(pem), Algorithm: p.Algorithm}
+		}
+		policy, err := l.bundle(ctx, p, oc)
+		if err != nil {
+			l.failLines(at, err)
+			continue
+		}
+		l.steps[p.Name] = chain.Step{Name: p.Name, Plugin: policy, OnError: p.OnError}
+	}
+}
+
+// bundle loads a policy. One at a URL is fetched before; when what comes is no good, or nothing comes, the last good
+// copy is used.
+func (l *loader) bundle(ctx context.Context, p *config.Policy, oc opa.Config) (*opa.Policy, error) {
+	if !opa.IsURL(p.Path) {
+		return opa.Load(ctx, oc)
+	}
+	dir := policiesDir(l.c)
+	if l.dry { // nothing of the gateway's is touched
+		temp, err := os.MkdirTemp("", "weir-check-")
+		if err != nil {
+			return nil, err
+		}
+		defer os.RemoveAll(temp)
+		dir = temp
+	}
+	r, err := remoteOf(ctx, l.c, p, dir)
+	if err != nil {
+		return nil, err
+	}
+	fresh, mark, err := r.Fetch(ctx)
+	if err == nil && fresh != "" {
+		oc.Path = fresh
+		policy, bad := opa.Load(ctx, oc)
+		if bad == nil {
+			return policy, r.Keep(fresh, mark)
+		}
+		err = errors.Join(bad, os.Remove(fresh))
+	}
+	age, kept := r.Age()
+	if !kept {
+		return nil, fmt.Errorf("no good bundle has come yet, so there is nothing to judge by: %w", err)
+	}
+	if err != nil {
+		l.log.Error("cli: a bundle cannot be used; the last good one is", "policy", p.Name, "age", age.Round(time.Second), "error", err)
+	}
+	oc.Path = r.File
+	return opa.Load(ctx, oc)
+}
+
+// remoteOf is a policy's bundle at its URL.
+func remoteOf(ctx context.Context, c *config.Config, p *config.Policy, dir string) (*opa.Remote, error) {
+	r := &opa.Remote{URL: p.Path, File: filepath.Join(dir, p.Name+".tar.gz")}
+	if p.Token.IsZero() {
+		return r, opa.CheckURL(p.Path)
+	}
+	source, err := credential.Parse(p.Token.Reference(), c.Dir)
+	if err != nil {
+		return nil, err
+	}
+	token, err := source.Read(ctx)
+	if err != nil {
+		return nil, err
+	}
+	r.Token = token
+	return r, opa.CheckURL(p.Path)
+}
+
+// watch asks for other bundles from time to time, and calls changed when one has come that was not refused before.
+func (w *wiring) watch(ctx context.Context, c *config.Config, changed func()) {
+	for i := range c.Policies {
+		if p := &c.Policies[i]; opa.IsURL(p.Path) {
+			go w.poll(ctx, c, p, changed)
+		}
+	}
+}
+
+func (w *wiring) poll(ctx context.Context, c *config.Config, p *config.Policy, changed func()) {
+	t := time.NewTicker(p.Poll)
+	defer t.Stop()
+	seen := "" // the content of the last one that was told of
+	failing := false
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-t.C:
+		}
+		fresh, content, err := w.newer(ctx, c, p)
+		switch {
+		case err != nil && ctx.Err() == nil && !failing:
+			failing = true
+			w.log.Warn("cli: a bundle's server does not answer; the last good one is used", "policy", p.Name, "error", err)
+		case err != nil:
+		case failing:
+			failing = false
+			w.log.Info("cli: a bundle's server answers again", "policy", p.Name)
+		}
+		if err == nil && fresh && content != seen {
+			seen = content
+			changed()
+		}
+	}
+}
+
+// newer reports whether the server has another bundle than the one that is kept, and its content.
+func (w *wiring) newer(ctx context.Context, c *config.Config, p *config.Policy) (bool, string, error) {
+	r, err := remoteOf(ctx, c, p, policiesDir(c))
+	if err != nil {
+		return false, "", err
+	}
+	file, _, err := r.Fetch(ctx)
+	if err != nil || file == "" {
+		return false, "", err
+	}
+	b, err := os.ReadFile(file)
+	return true, string(b), errors.Join(err, os.Remove(file))
+}

@@ -1,0 +1,140 @@
+package opa
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+)
+
+// Remote is a bundle that is kept at a URL, with the last good copy of it in a file.
+type Remote struct {
+	URL   string
+	Token string // bearer token; empty: none
+	// File is where the last good copy is; beside it stands the server's mark of it (.etag).
+	File string
+}
+
+// fetchTime bounds one try.
+const fetchTime = 15 * time.Second
+
+// CheckURL says why a bundle cannot be fetched from u.
+func CheckURL(u string) error {
+	p, err := url.Parse(u)
+	switch {
+	case err != nil || p.Host == "":
+		return fmt.Errorf("%q is no URL", u)
+	case p.User != nil:
+		return errors.New("a URL holds no password: use token")
+	case p.Scheme == "https", p.Scheme == "http" && loopback(p.Hostname()):
+		return nil
+	}
+	return fmt.Errorf("%s is not https: only a server on loopback may do without", p.Redacted())
+}
+
+func loopback(host string) bool {
+	ip := net.ParseIP(host)
+	return host == "localhost" || ip != nil && ip.IsLoopback()
+}
+
+// IsURL reports whether a policy's path is a URL.
+func IsURL(path string) bool { return strings.Contains(path, "://") }
+
+var bundles = &http.Client{
+	Timeout: fetchTime,
+	CheckRedirect: func(r *http.Request, via []*http.Request) error {
+		if len(via) > 5 {
+			return errors.New("more than five redirects")
+		}
+		return CheckURL(r.URL.String())
+	},
+}
+
+// Fetch asks the server for a bundle other than the one that is kept. It returns the file of the one that came, which
+// Keep keeps or the caller removes; "" when the server has no other. mark is the server's for it, and may be empty.
+func (r *Remote) Fetch(ctx context.Context) (file, mark string, err error) {
+	if err := CheckURL(r.URL); err != nil {
+		return "", "", fmt.Errorf("opa: %w", err)
+	}
+	q, err := http.NewRequestWithContext(ctx, http.MethodGet, r.URL, nil)
+	if err != nil {
+		return "", "", fmt.Errorf("opa: %w", err)
+	}
+	q.Header.Set("User-Agent", "weir")
+	if r.Token != "" {
+		q.Header.Set("Authorization", "Bearer "+r.Token)
+	}
+	if _, err := os.Stat(r.File); err == nil {
+		if b, err := os.ReadFile(r.File + ".etag"); err == nil {
+			q.Header.Set("If-None-Match", string(b))
+		}
+	}
+	a, err := bundles.Do(q)
+	if err != nil {
+		return "", "", fmt.Errorf("opa: %w", err)
+	}
+	defer a.Body.Close()
+	switch {
+	case a.StatusCode == http.StatusNotModified:
+		return "", "", nil
+	case a.StatusCode != http.StatusOK:
+		_, _ = io.CopyN(io.Discard, a.Body, 4<<10)
+		return "", "", fmt.Errorf("opa: %s answers %s", q.URL.Redacted(), a.Status)
+	}
+	b, err := io.ReadAll(io.LimitReader(a.Body, maxSource+1))
+	if err != nil {
+		return "", "", fmt.Errorf("opa: %s: %w", q.URL.Redacted(), err)
+	}
+	if len(b) > maxSource {
+		return "", "", fmt.Errorf("opa: %s is larger than %d MiB", q.URL.Redacted(), maxSource>>20)
+	}
+	if old, err := os.ReadFile(r.File); err == nil && string(old) == string(b) { // a server without marks
+		return "", "", nil
+	}
+	if err := os.MkdirAll(filepath.Dir(r.File), 0o700); err != nil {
+		return "", "", fmt.Errorf("opa: %w", err)
+	}
+	f, err := os.CreateTemp(filepath.Dir(r.File), ".fetched-*.tar.gz") // mode 0600
+	if err != nil {
+		return "", "", fmt.Errorf("opa: %w", err)
+	}
+	_, err = f.Write(b)
+	if err := errors.Join(err, f.Sync(), f.Close()); err != nil {
+		return "", "", errors.Join(fmt.Errorf("opa: %w", err), os.Remove(f.Name()))
+	}
+	return f.Name(), a.Header.Get("ETag"), nil
+}
+
+// Keep makes what Fetch returned the last good copy.
+func (r *Remote) Keep(file, mark string) error {
+	err := os.Remove(r.File + ".etag") // first: a mark never stands beside another bundle
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("opa: %w", err)
+	}
+	if err := os.Rename(file, r.File); err != nil {
+		return fmt.Errorf("opa: %w", err)
+	}
+	if mark == "" {
+		return nil
+	}
+	if err := os.WriteFile(r.File+".etag", []byte(mark), 0o600); err != nil {
+		return fmt.Errorf("opa: %w", err)
+	}
+	return nil
+}
+
+// Age is how long ago the last good copy came; false when there is none.
+func (r *Remote) Age() (time.Duration, bool) {
+	info, err := os.Stat(r.File)
+	if err != nil {
+		return 0, false
+	}
+	return time.Since(info.ModTime()), true
+}

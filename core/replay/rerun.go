@@ -1,0 +1,158 @@
+package replay
+
+import (
+	"bytes"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+
+	"github.com/weir-gateway/weir/core"
+)
+
+// Rerun makes events of the records of one session again, in their order, so that others can be asked what they would
+// have said. Its zero value is ready; use one for each session.
+type Rerun struct {
+	// Target returns a target as the configuration has it now; nil, or a nil result: one with nothing but its name. Its
+	// labels are not in a recording.
+	Target func(name string) *core.Target
+
+	session  *core.Session
+	exchange *core.Exchange
+	commands map[string]*core.Command // by their facts: an unchanged text is decoded once
+}
+
+// maxCommands bounds the decoded commands that one Rerun keeps.
+const maxCommands = 4096
+
+// Past is what a record says was decided.
+type Past struct {
+	Denied    *core.Denial
+	Decisions []core.Decision
+	Rows      int64 // of a Rows record
+}
+
+// Session is the session of the records so far, or nil. Its counts are nobody's until it is begun and its events are
+// checked.
+func (r *Rerun) Session() *core.Session { return r.session }
+
+// Event returns what a record was made of, and what was decided about it. The rows of an answer are counted but not
+// read. An Opaque record gives no event: nobody could read it then either.
+func (r *Rerun) Event(rec *core.Record) (*core.Event, Past, error) {
+	f, err := r.facts(rec)
+	if err != nil {
+		return nil, Past{}, fmt.Errorf("replay: record %d: %w", rec.Seq, err)
+	}
+	past := Past{Denied: f.Denied, Decisions: rec.Decisions, Rows: f.Rows}
+	if rec.Kind == core.KindOpen {
+		r.session = &core.Session{ID: f.Session, Run: f.Run, Protocol: f.Protocol, Identity: f.Identity, Started: rec.Time, Target: r.target(f.Target, f.Protocol)}
+		r.session.Hello = core.Hello{Target: r.session.Target, User: f.User, TLS: f.TLS, Details: f.Details}
+	}
+	if r.session == nil {
+		return nil, past, fmt.Errorf("replay: record %d: a %s stands before the session's opening", rec.Seq, rec.Kind)
+	}
+	e := &core.Event{Kind: rec.Kind, Direction: rec.Direction, Seq: rec.Seq, Time: rec.Time, Session: r.session, Stage: f.Stage, Reason: f.Reason}
+	switch rec.Kind {
+	case core.KindOpaque:
+		return nil, past, nil
+	case core.KindCommand:
+		if f.Command == nil {
+			return nil, past, fmt.Errorf("replay: record %d: a command without facts", rec.Seq)
+		}
+		r.exchange = &core.Exchange{Command: f.Command}
+		for _, p := range f.Params {
+			e.Params = append(e.Params, param(p))
+		}
+	case core.KindColumns:
+		if r.exchange == nil {
+			r.exchange = &core.Exchange{Command: &core.Command{Status: core.StatusKnown}}
+		}
+		r.exchange.Columns, e.Columns = f.Columns, f.Columns
+	case core.KindRows:
+		e.Rows = &core.Batch{Rows: int(f.Rows)}
+	case core.KindBytes:
+		e.Bytes = bytes.Clone(rec.Wire)
+	case core.KindResult, core.KindNotice:
+		if e.Result = f.Result; e.Result == nil {
+			e.Result = &core.Result{}
+		}
+	}
+	if rec.Kind != core.KindOpen && rec.Kind != core.KindClose {
+		e.Exchange = r.exchange
+	}
+	return e, past, nil
+}
+
+func (r *Rerun) target(name, protocol string) *core.Target {
+	if r.Target != nil {
+		if t := r.Target(name); t != nil {
+			return t
+		}
+	}
+	return &core.Target{Name: name, Protocol: protocol}
+}
+
+// rerunFacts are the facts of a record as they were made.
+type rerunFacts struct {
+	facts
+	Command *core.Command `json:"command"`
+}
+
+func (r *Rerun) facts(rec *core.Record) (f rerunFacts, err error) {
+	if rec.Kind == core.KindRows { // most records; nearly all of them hold nothing else
+		if n, ok := plainRows(rec.Facts); ok {
+			f.Rows = n
+			return f, nil
+		}
+	}
+	if rec.Kind == core.KindCommand {
+		if c, ok := r.commands[string(rec.Facts)]; ok {
+			f.Command = c
+			return f, nil
+		}
+	}
+	if err := json.Unmarshal(rec.Facts, &f); err != nil {
+		return f, fmt.Errorf("its facts cannot be read: %w", err)
+	}
+	if rec.Kind == core.KindCommand && f.Command != nil && f.Stage == "" && f.Params == nil && f.Denied == nil {
+		if len(r.commands) >= maxCommands {
+			clear(r.commands)
+		}
+		if r.commands == nil {
+			r.commands = map[string]*core.Command{}
+		}
+		r.commands[string(rec.Facts)] = f.Command
+	}
+	return f, nil
+}
+
+// plainRows reads the facts of rows that nobody decided about.
+func plainRows(facts []byte) (n int64, ok bool) {
+	digits, ok := bytes.CutPrefix(facts, []byte(`{"rows":`))
+	if !ok || len(digits) < 2 || len(digits) > 16 || digits[len(digits)-1] != '}' {
+		return 0, false
+	}
+	for _, c := range digits[:len(digits)-1] {
+		if c < '0' || c > '9' {
+			return 0, false
+		}
+		n = 10*n + int64(c-'0')
+	}
+	return n, true
+}
+
+// param reads a parameter as core.Session writes it: a text, null, or {"hex": …}.
+func param(b json.RawMessage) core.Param {
+	var s *string
+	if json.Unmarshal(b, &s) == nil {
+		if s == nil {
+			return core.Param{}
+		}
+		return core.Param{Value: []byte(*s)}
+	}
+	var h struct {
+		Hex string `json:"hex"`
+	}
+	_ = json.Unmarshal(b, &h) // what is neither becomes a parameter without bytes
+	v, _ := hex.DecodeString(h.Hex)
+	return core.Param{Value: append([]byte{}, v...), Binary: true}
+}

@@ -1,0 +1,5 @@
+# METADATA
+# title: Who may open what
+package weir.access
+
+allow if "analysts" in input.identity.groups

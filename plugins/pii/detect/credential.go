@@ -1,0 +1,113 @@
+package detect
+
+// maskConnection looks at an @ from the middle, for the password in scheme://user:password@host.
+func maskConnection(b []byte, at int) int {
+	const most = 512
+	if at+1 >= len(b) || class[b[at+1]]&alnum == 0 && b[at+1] != '[' && b[at+1] != '/' {
+		return 0
+	}
+	colon, j := -1, at-1
+	for ; j > 1 && at-j < most; j-- {
+		c := b[j]
+		if c <= ' ' || c == '"' || c == '<' || c == '>' || c == '`' {
+			return 0
+		}
+		if c == '/' && b[j-1] == '/' && b[j-2] == ':' {
+			break
+		}
+		if c == ':' {
+			colon = j
+		}
+	}
+	if colon < 0 || colon == at-1 || j <= 2 || at-j >= most || class[b[j-3]]&alnum == 0 || b[colon+1] == '$' || b[colon+1] == '{' || b[colon+1] == '<' {
+		return 0
+	}
+	for k := colon + 1; k < at; k++ {
+		if b[k] == '/' && (k+1 == at || b[k+1] == '/') { // that was a path
+			return 0
+		}
+	}
+	stars(b[colon+1 : at])
+	return at + 1
+}
+
+// keys are what a secret is called; what stands before is free, as in DB_PASSWORD.
+var keys = [...]string{
+	"password", "passwd", "passphrase", "pwd", "secret", "secretkey", "secret_key", "secretaccesskey", "secret_access_key", "clientsecret",
+	"client_secret", "apikey", "api_key", "apitoken", "authtoken", "auth_token", "access_token", "accesskey", "access_key", "accountkey",
+	"sharedaccesskey", "refresh_token", "private_key", "token", "api-key", "access-token", "secret-key", "client-secret",
+}
+
+// maskCredential looks at a = or : from the middle, for the name of a secret before it and the secret behind it, as in
+// password=… and "api_key": "…". A value has at least eight characters, and where it stands alone looks like no word: it has
+// letters and digits, or signs.
+func maskCredential(b []byte, at int) int {
+	j := at
+	for j > 0 && at-j < 3 && (b[j-1] == ' ' || b[j-1] == '"' || b[j-1] == '\'') {
+		j--
+	}
+	end := j
+	for j > 0 && end-j < 40 && (class[b[j-1]]&alnum != 0 || b[j-1] == '_' || b[j-1] == '-') {
+		j--
+	}
+	name, known := b[j:end], false
+	if len(name) < 3 {
+		return 0
+	}
+	switch name[len(name)-1] | 0x20 { // what keys end with: most words end here
+	case 'd', 'e', 't', 'y', 'n':
+	default:
+		return 0
+	}
+	for _, k := range keys {
+		if n := len(name) - len(k); n >= 0 && hasFold(name[n:], k) && (n == 0 || class[name[n-1]]&isLetter == 0 || name[n-1] >= 'a' && name[n] < 'a') {
+			known = true
+			break
+		}
+	}
+	if !known {
+		return 0
+	}
+	i := at + 1
+	for i < len(b) && i-at < 4 && (b[i] == ' ' || b[i] == '=' || b[i] == '>') {
+		i++
+	}
+	if i == len(b) {
+		return 0
+	}
+	quote := b[i]
+	if quote == '"' || quote == '\'' {
+		i++
+	} else {
+		quote = 0
+	}
+	start, kinds := i, byte(0)
+	for i < len(b) {
+		c := b[i]
+		if c == quote && quote != 0 || quote == 0 && (c <= ' ' || c == ',' || c == ';' || c == '&' || c == '"' || c == '\'' || c == '}' || c == ')') || c == '\n' {
+			break
+		}
+		switch {
+		case class[c]&isDigit != 0:
+			kinds |= 1
+		case class[c]&isLetter != 0:
+			kinds |= 2
+		case c == ' ':
+			return 0 // a sentence
+		case c != '.' && c != '-' && c != '_':
+			kinds |= 4
+		}
+		i++
+	}
+	v := b[start:i]
+	if len(v) < 8 || kinds&(kinds-1) == 0 || v[0] == '$' || v[0] == '{' || v[0] == '<' || v[0] == '*' || v[0] == '%' {
+		return 0
+	}
+	for k := range v {
+		if v[k] == '(' && k > 0 || v[k] == '/' && k == 0 { // a call, a file
+			return 0
+		}
+	}
+	stars(v)
+	return i
+}
