@@ -20,7 +20,9 @@ func TestRerun(t *testing.T) {
 		rec(core.KindOpaque, core.FromClient, `{"reason":"?"}`, ""),
 		rec(core.KindClose, core.FromGateway, `{"end":"closed","reason":"bye"}`, ""),
 	}
-	r := Rerun{Target: func(name string) *core.Target { return &core.Target{Name: name, Labels: map[string]string{"risk": "low"}} }}
+	r := Rerun{Target: func(name string) *core.Target {
+		return &core.Target{Name: name, Labels: map[string]string{"risk": "low"}}
+	}}
 	var events []*core.Event
 	var pasts []Past
 	for i := range records {
