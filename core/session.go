@@ -29,6 +29,8 @@ type Session struct {
 	draining <-chan struct{}
 	closed   func(*Session)
 
+	scratch [2]scratch // by direction; not FromGateway, which several goroutines may be at
+
 	level         Level // of the session; a verdict on Open may have changed the target's
 	inTransaction atomic.Bool
 	commands      atomic.Int64
@@ -38,6 +40,7 @@ type Session struct {
 
 	mu     sync.Mutex // guards what follows: numbering and recording are one step
 	seq    uint64
+	rec    Record // the one that is being recorded
 	facts  []byte
 	shapes shapes
 	end    End // set by Close, for its record
@@ -68,21 +71,43 @@ func (s *Session) Check(ctx context.Context, e *Event) Verdict {
 	if e.Time.IsZero() {
 		e.Time = time.Now()
 	}
-	var v Verdict
+	v := s.take(e.Direction)
 	if s.chain != nil {
 		var err error
-		if v, err = s.chain.Inspect(ctx, e); err != nil {
+		if *v, err = s.chain.Inspect(ctx, e); err != nil {
 			v.refuse("chain-error", "a step of the chain failed", "ask the operator; the gateway's log says why")
 		}
 	}
-	s.guard(e, &v)
-	if err := s.record(ctx, e, &v); err != nil {
+	s.guard(e, v)
+	if err := s.record(ctx, e, v); err != nil {
 		if v.Deny == nil {
 			s.denied.Add(1)
 		}
 		v.Deny = &Denial{Step: "weir", Rule: ruleJournalLost, Reason: "nothing can be recorded now, so nothing may pass", Hint: "try again later"}
 	}
-	return v
+	said := *v
+	s.give(e.Direction, v)
+	return said
+}
+
+// scratch is a verdict that is being made. Steps and frames get it by address, so it would be allocated for each event.
+type scratch struct {
+	taken atomic.Bool
+	v     Verdict
+}
+
+func (s *Session) take(d Direction) *Verdict {
+	if i := int(d) - 1; i >= 0 && i < len(s.scratch) && s.scratch[i].taken.CompareAndSwap(false, true) {
+		return &s.scratch[i].v
+	}
+	return new(Verdict)
+}
+
+func (s *Session) give(d Direction, v *Verdict) {
+	if i := int(d) - 1; i >= 0 && i < len(s.scratch) && v == &s.scratch[i].v {
+		*v = Verdict{}
+		s.scratch[i].taken.Store(false)
+	}
 }
 
 // Ask asks the chain about an event that does not happen: nothing is numbered, counted or recorded. An error is a deny.
@@ -191,11 +216,12 @@ func (s *Session) record(ctx context.Context, e *Event, v *Verdict) error {
 		return errors.New("session is over")
 	}
 	s.facts = s.appendFacts(s.facts[:0], e, v, level)
-	r := Record{Seq: s.seq, Time: e.Time, Kind: e.Kind, Direction: e.Direction, Facts: s.facts, Decisions: v.Decisions}
+	s.rec = Record{Seq: s.seq, Time: e.Time, Kind: e.Kind, Direction: e.Direction, Facts: s.facts, Decisions: v.Decisions}
 	if c := e.Command(); level == LevelFull && (c == nil || !c.Secret || e.Direction != FromClient) {
-		r.Wire = wire
+		s.rec.Wire = wire
 	}
-	mark, err := s.recorder.Record(ctx, &r)
+	mark, err := s.recorder.Record(ctx, &s.rec)
+	s.rec = Record{}
 	if err != nil {
 		return err
 	}

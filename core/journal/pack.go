@@ -1,6 +1,7 @@
 package journal
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -38,7 +39,8 @@ type packer struct {
 	sessions  map[string]*packed
 	left      map[string]*leftover // sessions of an earlier process that have not been looked up yet
 	read      uint64               // everything before this position has been read
-	held      int
+	held      int                  // bytes of payloads and of pieces
+	parted    int                  // those of pieces: they cannot be cut before their record is whole
 	publisher publisher
 	retry     time.Time // no pass before; zero: JetStream answers
 	backoff   time.Duration
@@ -61,8 +63,9 @@ type packed struct {
 	young  uint64 // of a later one that was not when it was written; 0: none
 	chunks []*chunk
 	flight *flight
-	part   []byte // pieces of a record so far
+	part   [][]byte // pieces of a record so far
 	partAt uint64
+	parted int      // their bytes
 	seal   core.End // the session is over when its chunks are out
 	sealAt uint64
 	dead   bool // given up: its records are dropped
@@ -146,8 +149,12 @@ func (p *packer) run(ctx context.Context) {
 // more reports whether there is something to read and room for it.
 func (p *packer) more() bool {
 	_, ok := p.queue.first()
-	return ok && p.held < p.budget && time.Now().After(p.retry)
+	return ok && !p.full() && time.Now().After(p.retry)
 }
+
+// full reports whether memory is used up by what can be cut. Pieces alone never fill it: a record that is longer than
+// the budget would wait for its own rest.
+func (p *packer) full() bool { return p.held >= p.budget && p.held > p.parted }
 
 // wait puts off the next try after JetStream or the archive did not answer.
 func (p *packer) wait(err error) {
@@ -167,7 +174,7 @@ func (p *packer) well() {
 
 // ingest reads what is durable into the sessions' payloads, as far as memory allows.
 func (p *packer) ingest(ctx context.Context) error {
-	for p.held < p.budget && ctx.Err() == nil {
+	for !p.full() && ctx.Err() == nil {
 		durable := p.wal.durable.Load()
 		s, ok := p.queue.first()
 		if !ok {
@@ -181,7 +188,7 @@ func (p *packer) ingest(ctx context.Context) error {
 		}
 		at := s.from
 		take := func(e entry) error {
-			if p.held >= p.budget {
+			if p.full() {
 				return errStop
 			}
 			if err := p.entry(ctx, e); err != nil {
@@ -238,30 +245,38 @@ func (p *packer) entry(ctx context.Context, e entry) error {
 	switch e.kind {
 	case entryFirst, entryNext:
 		if e.kind == entryFirst {
-			p.held -= len(s.part)
-			s.part, s.partAt = nil, e.at
+			p.forget(s)
+			s.partAt = e.at
 		} else if len(s.part) == 0 {
 			break // its beginning was in a segment used again since JetStream has the record
 		}
-		s.part = append(s.part, e.body...)
+		s.part = append(s.part, bytes.Clone(e.body))
+		s.parted += len(e.body)
 		p.held += len(e.body)
+		p.parted += len(e.body)
 	case entryLast:
 		if len(s.part) == 0 {
 			break
 		}
-		p.held -= len(s.part)
-		p.record(s, append(s.part, e.body...), s.partAt)
-		s.part = nil
+		pieces := append(s.part, e.body)
+		p.forget(s)
+		p.record(s, s.partAt, pieces...)
 	case entryRecord:
-		p.record(s, e.body, e.at)
+		p.record(s, e.at, e.body)
 	case entrySeal:
-		p.held -= len(s.part)
-		s.part = nil // a torn record: never acknowledged
+		p.forget(s) // a torn record: never acknowledged
 		if s.seal == "" {
 			s.seal, s.sealAt = core.End(e.body), e.at
 		}
 	}
 	return nil
+}
+
+// forget drops the pieces of a record.
+func (p *packer) forget(s *packed) {
+	p.held -= s.parted
+	p.parted -= s.parted
+	s.part, s.parted = nil, 0
 }
 
 // session returns the session of an entry; nil when the entry is of one that is done.
@@ -290,9 +305,13 @@ func (p *packer) session(ctx context.Context, e entry) (*packed, error) {
 	return s, nil
 }
 
-// record adds an encoded record to the session's payloads.
-func (p *packer) record(s *packed, b []byte, at uint64) {
-	seq, _ := binary.Uvarint(b)
+// record adds an encoded record, whole or in pieces, to the session's payloads. It lets go of each piece when it is there.
+func (p *packer) record(s *packed, at uint64, pieces ...[]byte) {
+	seq, _ := binary.Uvarint(pieces[0])
+	size := 0
+	for _, b := range pieces {
+		size += len(b)
+	}
 	want := s.nextSeq()
 	if seq < want {
 		return // JetStream has it
@@ -304,20 +323,37 @@ func (p *packer) record(s *packed, b []byte, at uint64) {
 	}
 	carry := s.tail()
 	if carry > 0 { // an earlier process stored its begin
-		if carry >= uint64(len(b)) {
+		if carry >= uint64(size) {
 			p.log.Error("journal: JetStream holds more of a record than the log; the session ends here", "session", s.id, "seq", seq)
 			s.dead = true
 			return
 		}
-		b = b[carry:]
+		size -= int(carry)
+		for n := int(carry); n > 0; {
+			k := min(n, len(pieces[0]))
+			if pieces[0] = pieces[0][k:]; len(pieces[0]) == 0 {
+				pieces = pieces[1:]
+			}
+			n -= k
+		}
 	}
+	for ; len(pieces) > 0; pieces = pieces[1:] {
+		b := pieces[0]
+		pieces[0] = nil
+		size -= len(b)
+		p.piece(s, at, b, size)
+	}
+}
+
+// piece adds a piece of a record, of which so many bytes are to come behind it.
+func (p *packer) piece(s *packed, at uint64, b []byte, behind int) {
 	for len(b) > 0 {
 		c := s.last()
 		room := 0
 		if c != nil {
 			room = p.most - len(c.raw) - ledger.ElementOverhead
 		}
-		if c == nil || (len(b) > room && (len(b) <= p.most-ledger.ElementOverhead || room < 64<<10)) {
+		if c == nil || (len(b)+behind > room && (len(b)+behind <= p.most-ledger.ElementOverhead || room < 64<<10)) {
 			c = &chunk{raw: p.buffer(), at: at, since: time.Now(), first: s.nextBegin(), carry: s.tail()}
 			c.tail = c.carry
 			s.chunks = append(s.chunks, c)
@@ -328,12 +364,13 @@ func (p *packer) record(s *packed, b []byte, at uint64) {
 		}
 		n := min(len(b), room)
 		before := len(c.raw)
-		c.raw = ledger.AppendPiece(c.raw, b[:n], n < len(b))
+		more := n < len(b) || behind > 0
+		c.raw = ledger.AppendPiece(c.raw, b[:n], more)
 		p.held += len(c.raw) - before
 		if c.tail == 0 {
 			c.count++
 		}
-		if b = b[n:]; len(b) > 0 {
+		if b = b[n:]; more {
 			c.tail += uint64(n)
 		} else {
 			c.tail = 0
@@ -404,8 +441,7 @@ func (s *packed) oldest() (uint64, bool) {
 func (p *packer) endAll() {
 	for _, s := range p.sessions {
 		if s.seal == "" {
-			p.held -= len(s.part)
-			s.part = nil
+			p.forget(s)
 			s.seal, s.sealAt = core.EndJournalLost, p.read
 		}
 	}

@@ -181,8 +181,8 @@ func (p *packer) drop(s *packed) {
 	for _, c := range s.chunks {
 		p.held -= len(c.raw)
 	}
-	p.held -= len(s.part)
-	s.chunks, s.part, s.flight, s.dead = nil, nil, nil, true
+	p.forget(s)
+	s.chunks, s.flight, s.dead = nil, nil, true
 }
 
 // settle works out how far JetStream has everything, and frees the segments before.

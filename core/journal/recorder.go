@@ -20,7 +20,6 @@ type recorder struct {
 	promise core.Promise
 	first   time.Time // of the first record, with the monotonic clock
 	sealed  atomic.Bool
-	buf     []byte // for records too long for one entry
 }
 
 func (j *Journal) recorder(id string, promise core.Promise) (*recorder, error) {
@@ -62,11 +61,7 @@ func (r *recorder) Record(ctx context.Context, rec *core.Record) (core.Mark, err
 	l := r.j.wal
 	recordsTotal.Inc()
 	if size > l.piece() {
-		r.buf = ledger.AppendRecord(r.buf[:0], rec, elapsed)
-		mark, err := l.append(ctx, r.epoch, entryRecord, r.shard, r.id, r.buf)
-		if cap(r.buf) > keptBuffer {
-			r.buf = nil
-		}
+		mark, err := l.append(ctx, r.epoch, entryRecord, r.shard, r.id, ledger.AppendRecordHead(nil, rec, elapsed), rec.Wire)
 		return core.Mark(mark), err
 	}
 	if err := l.admit(ctx, r.epoch); err != nil {
@@ -120,6 +115,6 @@ func (r *recorder) Seal(end core.End) error {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
-	_, err := r.j.wal.append(ctx, r.epoch, entrySeal, r.shard, r.id, []byte(end))
+	_, err := r.j.wal.append(ctx, r.epoch, entrySeal, r.shard, r.id, []byte(end), nil)
 	return err
 }

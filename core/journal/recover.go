@@ -110,7 +110,7 @@ func (j *Journal) begin(left *left) error {
 			continue
 		}
 		n++
-		if _, err := l.append(context.Background(), l.epoch.Load(), entrySeal, o.shard, id, []byte(core.EndCrash)); err != nil {
+		if _, err := l.append(context.Background(), l.epoch.Load(), entrySeal, o.shard, id, []byte(core.EndCrash), nil); err != nil {
 			return err
 		}
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"path/filepath"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -154,30 +155,37 @@ func (l *wal) finishEntry(p *part, start int) uint64 {
 	return l.next
 }
 
-// append adds an entry with a given body, a record's as several pieces where it is long, and returns its mark. It fails
-// after the first pieces when the log is lost meanwhile, or ctx ends; readers drop such a beginning.
-func (l *wal) append(ctx context.Context, epoch uint64, kind entryKind, shard uint8, session string, body []byte) (uint64, error) {
+// append adds an entry whose body is head and rest, a record's as several pieces where it is long, and returns its mark.
+// It fails after the first pieces when the log is lost meanwhile, or ctx ends; readers drop such a beginning.
+func (l *wal) append(ctx context.Context, epoch uint64, kind entryKind, shard uint8, session string, head, rest []byte) (uint64, error) {
 	piece := l.piece()
 	for first := true; ; first = false {
 		if err := l.admit(ctx, epoch); err != nil {
 			return 0, err
 		}
-		k, b := kind, body
-		switch more := len(b) > piece; {
+		left := len(head) + len(rest)
+		n, k := min(left, piece), kind
+		switch more := left > piece; {
 		case more && first:
-			k, b = entryFirst, b[:piece]
+			k = entryFirst
 		case more:
-			k, b = entryNext, b[:piece]
+			k = entryNext
 		case !first:
 			k = entryLast
 		}
-		p := l.reserve(entryHead + len(session) + len(b))
+		size := entryHead + len(session) + n
+		p := l.reserve(size)
+		if cap(p.b)-len(p.b) < size { // once for all that follows in this group
+			p.b = slices.Grow(p.b, max(size, min(left+size, l.groupMost()-l.size)))
+		}
 		start := len(p.b)
 		p.b = beginEntry(p.b, l.next, k, shard, session)
-		p.b = append(p.b, b...)
+		h := min(n, len(head))
+		p.b = append(append(p.b, head[:h]...), rest[:n-h]...)
+		head, rest = head[h:], rest[n-h:]
 		mark := l.finishEntry(p, start)
 		l.mu.Unlock()
-		if body = body[len(b):]; len(body) == 0 {
+		if left == n {
 			return mark, nil
 		}
 	}

@@ -25,6 +25,11 @@ var (
 // AppendRecord appends the encoding of r to b. The monotonic time since the session's first record goes in beside
 // the wall clock, so that a clock that was set shows.
 func AppendRecord(b []byte, r *core.Record, elapsed time.Duration) []byte {
+	return append(AppendRecordHead(b, r, elapsed), r.Wire...)
+}
+
+// AppendRecordHead appends what AppendRecord does, but for the wire bytes, which are its end.
+func AppendRecordHead(b []byte, r *core.Record, elapsed time.Duration) []byte {
 	b = binary.AppendUvarint(b, r.Seq)
 	b = binary.AppendVarint(b, r.Time.UnixNano())
 	b = binary.AppendUvarint(b, uint64(max(elapsed, 0)))
@@ -39,8 +44,7 @@ func AppendRecord(b []byte, r *core.Record, elapsed time.Duration) []byte {
 	}
 	b = binary.AppendUvarint(b, uint64(len(r.Facts)))
 	b = append(b, r.Facts...)
-	b = binary.AppendUvarint(b, uint64(len(r.Wire)))
-	return append(b, r.Wire...)
+	return binary.AppendUvarint(b, uint64(len(r.Wire)))
 }
 
 // RecordSize returns an upper bound of what AppendRecord appends, and an error when r is over the limits.

@@ -123,6 +123,8 @@ func (c *connection) deliver(ctx context.Context) error {
 			if err := c.closeRows(ctx); err != nil {
 				return err
 			}
+		} else if size > largeBuffer && len(a.out) == 0 && l.detach() { // a giant row is not kept twice
+			a.out = frame[:0]
 		}
 		if err := c.frame(ctx, frame); err != nil {
 			return err
@@ -173,7 +175,7 @@ func (c *connection) Wire(e *core.Event, v *core.Verdict) ([]byte, error) {
 	switch {
 	case e.Kind == core.KindRows && len(a.batch.Patches) > 0:
 		a.scratch = rebuild(a.scratch[:0], &a.batch)
-		a.out = append(a.out[:a.rows], a.scratch...)
+		a.rewritten()
 	case e.Result != nil && v.Changed && a.rewrite != nil:
 		a.rewrite()
 		for _, t := range e.Result.Texts {
@@ -183,6 +185,18 @@ func (c *connection) Wire(e *core.Event, v *core.Verdict) ([]byte, error) {
 		}
 	}
 	return a.out[a.kept:], nil
+}
+
+// rewritten puts what scratch holds in the place of the open batch. A giant row is not copied, and leaves nothing behind.
+func (a *answerState) rewritten() {
+	if a.rows == 0 && len(a.scratch) > largeBuffer {
+		a.out, a.scratch = a.scratch, nil
+		return
+	}
+	a.out = append(a.out[:a.rows], a.scratch...)
+	if cap(a.scratch) > 2*largeBuffer {
+		a.scratch = nil
+	}
 }
 
 // violation is what an upstream does that the protocol does not allow: the stream can no longer be followed.
@@ -272,6 +286,7 @@ func (c *connection) frame(ctx context.Context, frame []byte) error {
 		c.described(head, nil)
 		c.queue.pop()
 		if head.own {
+			head.stmt.answered()
 			return nil
 		}
 	case 'T':
@@ -352,6 +367,7 @@ func (c *connection) rowDescription(ctx context.Context, frame, b []byte, head r
 		c.described(head, fields)
 		if head.own {
 			c.queue.pop()
+			head.stmt.answered()
 			return nil
 		}
 		x = nil
@@ -472,7 +488,7 @@ func (c *connection) closeRows(ctx context.Context) error {
 		Kind: core.KindRows, Direction: core.FromUpstream, Exchange: head.exchange, Rows: &a.batch, Frame: c,
 	}, 0)
 	start := a.rows
-	a.rows = -1
+	a.rows, a.batch.Data = -1, nil
 	if d != nil {
 		a.out = a.out[:start]
 		return c.abandon(ctx, head, d)

@@ -50,6 +50,9 @@ create table s.part_1 partition of s.part for values from (0) to (10);
 insert into s.part values (1, 'ada@example.com');
 create table s.child () inherits (s.customers);
 insert into s.child values (2, 'ada@example.com', '123-45-6789');
+create table s.made (id int, email text, kept text generated always as (email || '') stored, size int generated always as (length(email) + 4711) stored);
+insert into s.made values (1, 'ada@example.com');
+create view s.vmade as select kept from s.made;
 create function s.f() returns setof s.customers language sql as 'select * from only s.customers';
 create function s.g() returns text language plpgsql as $$ declare r text; begin execute 'select email from s.customers where id = 1' into r; return r; end $$;
 create function s.wipe() returns int language sql as 'delete from s.victim; select 1';
@@ -74,6 +77,7 @@ const attackMasks = `masks:
     - {column: s.customers.email, with: redact}
     - {column: s.customers.ssn, with: redact}
     - {column: s.part.email, with: redact}
+    - {column: s.made.email, with: redact}
 `
 
 // attackRules loads the rules once.

@@ -40,6 +40,11 @@ func readings() (all []reading) {
 		"select email from s.v", "select y from s.vv", "select contact from s.renamed", "select email from s.mv", "select email from s.part",
 		"select email from s.part_1", "select email from s.child", "select * from s.vv", "table s.renamed", "select r.contact || '' from s.renamed r",
 		"select email from only s.child", "select * from s.customers where id = 2")
+	// Columns that are computed from others.
+	add("PG-51",
+		"select kept from s.made", "select * from s.made", "select lower(kept) from s.made", "select kept from s.vmade", "select m.kept || '' from s.made m",
+		"select m from s.made m", "update s.made set id = 1 returning kept")
+	all = append(all, reading{"PG-51", "select size from s.made", "'4726'"}, reading{"PG-51", "select size + 0 from s.made", "'4726'"})
 	// Expressions.
 	add("PG-53",
 		"select (select email from s.customers limit 1)", "select email from s.customers union all select 'z'", "select email || '' from s.customers",

@@ -241,7 +241,7 @@ func TestAttackUpstream(t *testing.T) {
 			t.Parallel()
 			var got bytes.Buffer
 			done := make(chan struct{})
-			g := startGate(t, withCredential("postgres", "upstream-secret"), hostile(t, func(conn net.Conn) {
+			g := startGate(t, withCredential("postgres", "upstream-secret"), hostile(t, false, func(conn net.Conn) {
 				defer close(done)
 				nonce := ""
 				for _, s := range c.says {

@@ -111,7 +111,9 @@ select c.oid, n.nspname, c.relname,
             union select i.inhparent from pg_catalog.pg_inherits i join up on i.inhrelid = up.parent)
         select pg_catalog.string_agg(pn.nspname || '.' || pc.relname, E'\n')
         from up join pg_catalog.pg_class pc on pc.oid = up.parent join pg_catalog.pg_namespace pn on pn.oid = pc.relnamespace),
-       a.attnum, a.attname
+       a.attnum, a.attname,
+       case when a.attgenerated <> '' then coalesce(
+           (select pg_catalog.pg_get_expr(d.adbin, d.adrelid) from pg_catalog.pg_attrdef d where d.adrelid = a.attrelid and d.adnum = a.attnum), '?') end
 from pg_catalog.pg_class c
 join pg_catalog.pg_namespace n on n.oid = c.relnamespace
 join pg_catalog.pg_attribute a on a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped
@@ -138,7 +140,7 @@ func (c *database) relations(ctx context.Context, condition string) (map[uint32]
 	}
 	found := map[uint32]*relation{}
 	for _, row := range rows {
-		if len(row) != 7 {
+		if len(row) != 8 {
 			return nil, errors.New("postgres: the catalog's answer has another shape")
 		}
 		oid, err := strconv.ParseUint(text(row[0]), 10, 32)
@@ -159,6 +161,12 @@ func (c *database) relations(ctx context.Context, condition string) (map[uint32]
 		}
 		r.Columns = append(r.Columns, text(row[6]))
 		r.attributes[uint16(attr)] = text(row[6])
+		if row[7] != nil {
+			if r.Generated == nil {
+				r.Generated = map[string]string{}
+			}
+			r.Generated[text(row[6])] = *row[7]
+		}
 	}
 	return found, nil
 }
@@ -408,7 +416,7 @@ func (c *catalog) columns(ctx context.Context, fields []field, formats []int16, 
 			switch {
 			case r.View != "" && changing:
 				col.Lineage = []core.Origin{sql.Anything}
-			case r.View != "":
+			case r.View != "", r.Generated[name] != "":
 				col.Lineage = slices.Clone(f.view(ctx, r)[name])
 			}
 			for _, p := range r.Parents {
@@ -417,6 +425,22 @@ func (c *catalog) columns(ctx context.Context, fields []field, formats []int16, 
 		}
 	}
 	return columns
+}
+
+// stored returns the fields without the generated columns, which COPY leaves out of a table (manual, "COPY"). The facts
+// may be of before or after the fields: a column never becomes generated, it is made so, with a number of its own. So
+// the right number of columns left means that they are the right ones.
+func (c *catalog) stored(ctx context.Context, fields []field) []field {
+	f := c.now()
+	reading, cancel := c.reading(ctx)
+	defer cancel()
+	if f.know(reading, fields) != nil {
+		return nil
+	}
+	return slices.DeleteFunc(slices.Clone(fields), func(fd field) bool {
+		r := f.of(fd.table)
+		return r != nil && r.Generated[r.attributes[fd.attr]] != ""
+	})
 }
 
 const (

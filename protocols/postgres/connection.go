@@ -47,6 +47,8 @@ type connection struct {
 	deaf       bool          // the upstream has hung up; of the goroutine that reads it, and of run when that is over
 	leaving    atomic.Bool   // a farewell has been said
 	over       atomic.Bool   // the session has its end
+	gone       chan struct{} // closed when it has
+	asking     atomic.Bool   // a command of the client waits for a question of Weir's own
 	unreadable atomic.Uint32 // a bit for each pinned setting that has another value
 	ending     sync.Once
 	end        core.End
@@ -94,6 +96,15 @@ func (l *leg) giveBack() {
 	}
 }
 
+// detach leaves what has been read to the caller, if all of it has been handled and nobody else uses its memory.
+func (l *leg) detach() bool {
+	if l.lent || l.r < l.w {
+		return false
+	}
+	l.in, l.kept, l.r, l.w = nil, nil, 0, 0
+	return true
+}
+
 // fill reads more. It makes room for need bytes from r on, when need is not 0.
 func (l *leg) fill(need int) error {
 	if l.r == l.w {
@@ -111,7 +122,7 @@ func (l *leg) fill(need int) error {
 		case len(held) == len(l.in), need > len(l.in) && need <= largeBuffer:
 			size := max(2*len(l.in), need)
 			if need > largeBuffer { // grow with what really comes, not with what a header announces
-				size = min(need, max(2*len(held), largeBuffer))
+				size = min(need, max(4*len(held), largeBuffer))
 			}
 			bigger := make([]byte, size)
 			copy(bigger, held)
@@ -154,7 +165,7 @@ func newConnection(s *core.Session, r *sql.Reader, client net.Conn, u *upstream)
 	c := &connection{
 		session: s, reader: r, client: leg{conn: client}, server: leg{conn: u.conn},
 		greeted: u.greeting, early: u.early, maxBody: s.Target.Limits.MaxFrame, idle: s.Target.Limits.Idle,
-		end: core.EndError, reason: "internal error",
+		end: core.EndError, reason: "internal error", gone: make(chan struct{}),
 	}
 	if c.maxBody <= 0 {
 		c.maxBody = defaultMaxFrame
@@ -236,7 +247,9 @@ func (c *connection) read(ctx context.Context, text string) *sql.Script {
 }
 
 // quiet reports whether the session is between transactions, with nothing owed.
-func (c *connection) quiet() bool { return c.queue.empty() && !c.session.InTransaction() }
+func (c *connection) quiet() bool {
+	return c.queue.empty() && !c.asking.Load() && !c.session.InTransaction()
+}
 
 // claim notes why the session ends; the first to say so is right. Whoever tells the client claims before: a client that
 // has been told may hang up at once.
@@ -244,6 +257,7 @@ func (c *connection) claim(end core.End, reason string, err error) {
 	c.ending.Do(func() {
 		c.end, c.reason, c.endError = end, reason, err
 		c.over.Store(true)
+		close(c.gone)
 	})
 }
 

@@ -2,11 +2,17 @@ package postgres
 
 import (
 	"bytes"
+	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
+	"runtime"
+	"runtime/debug"
+	"strings"
 	"testing"
 
 	"github.com/weir-gateway/weir/core"
+	"github.com/weir-gateway/weir/core/chain"
 	"github.com/weir-gateway/weir/protocols/postgres/sql"
 )
 
@@ -222,5 +228,66 @@ func TestCopyIsReadable(t *testing.T) {
 		if err != nil || got != c.want {
 			t.Errorf("%q is shown as %q, want %q: %v", c.wire, got, c.want, err)
 		}
+	}
+}
+
+// FuzzCopyAsked: whatever a server says to Weir's own question for the columns of a COPY, and to the COPY behind it, the
+// client gets what is in the record, and one end a command.
+func FuzzCopyAsked(f *testing.F) {
+	described := func() []byte {
+		row := "\x00\x02id\x00" + "\x00\x00\x00\x00\x00\x00\x00\x00\x00\x17\xff\xff\xff\xff\xff\xff\x00\x00" + "email\x00" + "\x00\x00\x00\x00\x00\x00\x00\x00\x00\x19\xff\xff\xff\xff\xff\xff\x00\x00"
+		return frames(message('1', ""), message('t', "\x00\x00"), message('T', row), message('3', ""))
+	}()
+	failed := message('E', "SERROR\x00C42703\x00Mcolumn \"x\" does not exist\x00P8\x00Hno\x00\x00")
+	ready := message('Z', "I")
+	f.Add(frames(described, copyStream(false, 2, []byte("1\tcanary\n")), ready))
+	f.Add(frames(failed, ready, ready))
+	f.Add(frames(message('1', ""), failed, ready))
+	f.Add(frames(described, failed, ready, ready))
+	f.Add(frames(message('N', "SNOTICE\x00C42622\x00Mlong\x00\x00"), described, message('N', "SNOTICE\x00Mlong\x00\x00"), copyStream(false, 3, []byte("1\tcanary\t\n")), ready))
+	f.Fuzz(copyAsked)
+}
+
+// copyAsked plays two COPY against a server that has said b.
+func copyAsked(t *testing.T, b []byte) {
+	plugin, err := chain.New(chain.Step{Name: "m", Plugin: masking{{Column: "email", With: "redact", Args: map[string]string{"text": "X"}}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	journal := &memory{}
+	s := &core.Session{Protocol: "postgres", Target: &core.Target{Record: core.LevelFull}}
+	s.Begin(core.SessionConfig{Chain: plugin, Recorder: &memoryRecorder{m: journal}})
+	ask := frames(message('Q', "copy t to stdout\x00"), message('Q', "copy (select 1) to stdout\x00"))
+	client, up := &scriptConn{in: bytes.NewReader(ask)}, &scriptConn{in: bytes.NewReader(b)}
+	c := newConnection(s, protocol.reader, client, &upstream{conn: up})
+	c.cut = func() {}
+	if err := c.client.fill(0); err != nil {
+		t.Fatal(err)
+	}
+	asked := make(chan error, 1)
+	go func() {
+		defer func() {
+			if e := recover(); e != nil {
+				asked <- fmt.Errorf("panic: %v\n%s", e, debug.Stack())
+			}
+		}()
+		asked <- errors.Join(c.handle(context.Background()), c.ask(context.Background()))
+	}()
+	for end := false; !end; {
+		for c.queue.empty() && len(asked) == 0 { // the next question is on its way
+			runtime.Gosched()
+		}
+		end = c.server.fill(c.answer.need) != nil || c.deliver(context.Background()) != nil || c.forward(context.Background()) != nil
+	}
+	c.stop(core.EndClosed, "the script is over", nil)
+	if err := <-asked; err != nil && !errors.Is(err, errGone) {
+		t.Fatal(err)
+	}
+	out := client.out.Bytes()
+	if !bytes.HasPrefix(journal.clientBytes(), out) {
+		t.Fatalf("the client was sent what is not in the record:\n%q\n%q", out, journal.clientBytes())
+	}
+	if owed := strings.Count(types(string(out)), "Z"); owed > 2 {
+		t.Fatalf("%d ends of two commands", owed)
 	}
 }

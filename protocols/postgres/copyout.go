@@ -97,7 +97,11 @@ func (c *connection) copyColumns(ctx context.Context, head reply, s *sql.Stateme
 	binary := cb.u8() == 1
 	n := cb.u16()
 	if asked != nil {
-		if shape, ok := asked.getShape(); ok && len(shape) == n {
+		shape, ok := asked.getShape()
+		if ok && len(shape) > n && c.catalog != nil && s.Copy.Table != "" && len(s.Copy.Columns) == 0 {
+			shape = c.catalog.stored(ctx, shape)
+		}
+		if ok && len(shape) == n {
 			columns = c.columns(ctx, shape, nil, head)
 			for i := range columns {
 				columns[i].Binary = binary
@@ -262,7 +266,7 @@ func (c *connection) closeCopy(ctx context.Context) error {
 		bt.Data = a.out[start:]
 	}
 	d := c.say(ctx, e, 0)
-	a.rows = -1
+	a.rows, bt.Data = -1, nil
 	if cap(cp.values) > 2*largeBuffer {
 		cp.values, cp.room = nil, nil
 	}
@@ -285,7 +289,7 @@ func (f copyRows) Wire(e *core.Event, v *core.Verdict) ([]byte, error) {
 		a.out = appendFrame(a.out[:a.rows], 'd', e.Bytes)
 	case e.Kind == core.KindRows && len(a.batch.Watch) > 0 && (a.batch.Edited || len(a.batch.Patches) > 0):
 		a.scratch, cp.room = cp.format.rebuild(a.scratch[:0], a.out[a.rows:], &a.batch, cp.spans, cp.room)
-		a.out = append(a.out[:a.rows], a.scratch...)
+		a.rewritten()
 	}
 	return a.out[a.kept:], nil
 }

@@ -173,7 +173,7 @@ func TestCopyMatrix(t *testing.T) {
 // TestCopyEdges: no columns, no rows, columns that the server leaves out, and what cannot be told.
 func TestCopyEdges(t *testing.T) {
 	t.Parallel()
-	const fixture = "drop schema if exists ce cascade; create schema ce; create table ce.none (); insert into ce.none default values; insert into ce.none default values; create table ce.rows (id int, email text); create table ce.made (id int, email text, twice text generated always as (email || email) stored); insert into ce.made values (1, 'canary'); create table ce.one (email text); insert into ce.one values ('\\.'), (null), ('')"
+	const fixture = "drop schema if exists ce cascade; create schema ce; create table ce.none (); insert into ce.none default values; insert into ce.none default values; create table ce.rows (id int, email text); create table ce.made (id int, email text, twice text generated always as (email || email) stored); insert into ce.made values (1, 'canary'); create table ce.among (a text, gone int, l int generated always as (length(a)) stored, email text, u text generated always as (upper(a)) stored, z text); alter table ce.among drop column gone; insert into ce.among values ('x', default, 'canary', default, 'y'); create table ce.only (n int generated always as (1) stored); insert into ce.only values (default); create table ce.one (email text); insert into ce.one values ('\\.'), (null), ('')"
 	if _, err := server.Psql(t.Context(), "postgres", fixture); err != nil {
 		t.Fatal(err)
 	}
@@ -193,7 +193,11 @@ func TestCopyEdges(t *testing.T) {
 			{"copy ce.rows to stdout (format binary)", copyMagic + "\x00\x00\x00\x00\x00\x00\x00\x00\xff\xff", copyMagic + "\x00\x00\x00\x00\x00\x00\x00\x00\xff\xff"},
 			{"copy ce.one to stdout", "\\\\.\n\\N\n\\\\.\n", "\\\\.\n\\N\n\n"},
 			{"copy ce.one to stdout csv", "\"\\.\"\n\n\"\\.\"\n", "\"\\.\"\n\n\"\"\n"},
-			{"copy ce.made to stdout", "rule copy-masked", "1\tcanary\n"}, // what the server leaves out
+			{"copy ce.made to stdout", "1\t\\\\.\n", "1\tcanary\n"}, // what the server leaves out
+			{"copy ce.made to stdout (format csv, header)", "id,email\n1,\"\\.\"\n", "id,email\n1,canary\n"},
+			{"copy (table ce.made) to stdout", "1\t\\\\.\t\\\\.\n", "1\tcanary\tcanarycanary\n"},
+			{"copy ce.among to stdout", "x\t\\\\.\ty\n", "x\tcanary\ty\n"},
+			{"copy ce.only to stdout", "\n", "\n"},
 			{"copy ce.made (id) to stdout; copy ce.made (email) to stdout", "rule copy-masked", "1\ncanary\n"},
 			{"copy ce.one to stdout (encoding sjis)", "rule copy-masked", "\\\\.\n\\N\n\n"},
 			{"copy ce.made (id, email) to stdout (format csv, force_quote (email))", "1,\"\\.\"\n", "1,\"canary\"\n"},

@@ -81,6 +81,7 @@ func (r *raw) signIn() {
 }
 
 func TestStartupEdges(t *testing.T) {
+	t.Parallel()
 	plain, secured := startGate(t), startGate(t, withTLS(t))
 	ok := "user\x00agent\x00database\x00orders\x00\x00"
 	for _, c := range []struct {
@@ -298,7 +299,7 @@ func TestSplitAnywhere(t *testing.T) {
 }
 
 // hostile is an upstream that answers what it is told to.
-func hostile(t *testing.T, answers func(net.Conn)) option {
+func hostile(t *testing.T, holdsCancels bool, answers func(net.Conn)) option {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -314,7 +315,8 @@ func hostile(t *testing.T, answers func(net.Conn)) option {
 			go func() {
 				defer c.Close()
 				_ = c.SetDeadline(time.Now().Add(10 * time.Second))
-				if _, err := readPacket(c, nil); err != nil {
+				packet, err := readPacket(c, nil)
+				if err != nil || !holdsCancels && binary.BigEndian.Uint32(packet) == cancelRequest { // a server hangs up then
 					return
 				}
 				answers(c)
@@ -358,11 +360,12 @@ func TestHostileUpstream(t *testing.T) {
 		{"unknown type", hello, "~\x00\x00\x00\x04"},
 		{"oversize", hello, "D\x7f\xff\xff\xff"},
 		{"copy both", hello, "W\x00\x00\x00\x07\x00\x00\x00"},
+		{"holds a cancel request", hello, "1\x00\x00\x00\x04"},
 		{"closes", hello, ""},
 	} {
 		t.Run("PG-95 "+c.name, func(t *testing.T) {
 			t.Parallel() // some end only by a limit of time
-			g := startGate(t, withChain(guard{mask: map[string]string{"email": "x"}}), hostile(t, func(conn net.Conn) {
+			g := startGate(t, withChain(guard{mask: map[string]string{"email": "x"}}), hostile(t, c.name == "holds a cancel request", func(conn net.Conn) {
 				_, _ = io.WriteString(conn, c.hello)
 				if c.hello == hello {
 					var b [256]byte

@@ -19,6 +19,7 @@ const (
 	codeInvalidPassword       = "28P01"
 	codeUndefinedDatabase     = "3D000"
 	codeInsufficientPrivilege = "42501"
+	codeUndefinedColumn       = "42703"
 	codeUndefinedObject       = "42704"
 	codeTooManyConnections    = "53300"
 	codeProgramLimitExceeded  = "54000"

@@ -9,11 +9,14 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"errors"
+	"flag"
 	"fmt"
 	"math/big"
 	"net"
 	"os"
+	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -29,6 +32,12 @@ import (
 var server *postgrestest.Server
 
 func TestMain(m *testing.M) {
+	flag.Parse()
+	if f := flag.Lookup("test.parallel"); f.Value.String() == f.DefValue { // they wait more than they compute
+		_ = f.Value.Set(strconv.Itoa(3 * runtime.GOMAXPROCS(0)))
+	}
+	warm := make(chan error, 1)
+	go func() { warm <- protocol.Warm(context.Background()) }() // or the first statement waits for the grammar
 	var err error
 	server, err = postgrestest.Start(context.Background(), postgrestest.Options{
 		Log: os.Stderr, Settings: map[string]string{"log_statement": "all", "log_min_messages": "warning", "log_line_prefix": "db=%d|%a|"},
@@ -40,6 +49,9 @@ func TestMain(m *testing.M) {
 	if _, err := server.Psql(context.Background(), "postgres", fixture); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
+	}
+	if err := <-warm; err != nil {
+		fmt.Fprintln(os.Stderr, err)
 	}
 	code := m.Run()
 	if err := server.Stop(); err != nil {

@@ -80,6 +80,7 @@ func TestMasksLeaveOthersAlone(t *testing.T) {
 // TestMaskFollowsTheCatalog: PG-68. Columns are added, dropped, renamed and tables made anew between two requests, by
 // this session and by another.
 func TestMaskFollowsTheCatalog(t *testing.T) {
+	t.Parallel()
 	g := startGate(t, withChain(maskingChain(t, "m3.people.email")))
 	c := g.connect(pgx.QueryExecModeSimpleProtocol)
 	beside := func(sql string) {

@@ -17,6 +17,7 @@ type statement struct {
 	sequence uint64
 	// described is set by the client's side when a Describe of it has been asked for.
 	described bool
+	question  *question // of one that Weir asks about itself, where somebody waits for what the server says
 
 	mu     sync.Mutex
 	shape  []field  // of its result, once the server has said it

@@ -30,18 +30,24 @@ type queue struct {
 	ring []reply
 	head int
 	n    int
+	// failed is set after an error until the client says Sync: the server answers nothing before.
+	failed bool
 }
 
 // maxPipeline bounds how many messages of a client may be unanswered.
 const maxPipeline = 1 << 16
 
-// push adds a reply, and reports whether there was room for it.
-func (q *queue) push(r reply) bool {
+// push adds a reply, and reports whether there was room for it. owed is false when there will be none.
+func (q *queue) push(r reply) (owed, ok bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	if q.n >= maxPipeline {
-		return false
+		return false, false
 	}
+	if q.failed && r.kind != 'S' {
+		return false, true
+	}
+	q.failed = false
 	if q.n == len(q.ring) {
 		bigger := make([]reply, max(8, 2*len(q.ring)))
 		for i := range q.n {
@@ -51,7 +57,7 @@ func (q *queue) push(r reply) bool {
 	}
 	q.ring[(q.head+q.n)%len(q.ring)] = r
 	q.n++
-	return true
+	return true, true
 }
 
 // peek returns a copy of the reply at the head; ok is false when nothing is owed.
@@ -87,8 +93,8 @@ func (q *queue) drop() {
 	}
 }
 
-// skipToSync drops what the server will not answer after an error: everything up to the next Sync. It returns the
-// replies dropped.
+// skipToSync drops what the server will not answer after an error: everything up to the next Sync, also what is yet to
+// be asked. It returns the replies dropped.
 func (q *queue) skipToSync() (dropped []reply) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -96,6 +102,7 @@ func (q *queue) skipToSync() (dropped []reply) {
 		dropped = append(dropped, q.ring[q.head])
 		q.drop()
 	}
+	q.failed = q.n == 0
 	return dropped
 }
 
@@ -124,18 +131,6 @@ func (q *queue) plannedExecute(p *portal, columns []core.Column) {
 			return
 		}
 	}
-}
-
-// ownSync reports whether the next Sync in the queue is Weir's own.
-func (q *queue) ownSync() bool {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	for i := range q.n {
-		if r := &q.ring[(q.head+i)%len(q.ring)]; r.kind == 'S' {
-			return r.own
-		}
-	}
-	return false
 }
 
 // alone reports whether nothing has been asked beyond the ReadyForQuery that the head leads to.

@@ -334,6 +334,7 @@ func TestPipelineMixes(t *testing.T) {
 }
 
 func TestPsqlAndPgbench(t *testing.T) {
+	t.Parallel()
 	g := startGate(t, withChain(guard{deny: noWrites, mask: map[string]string{"email": "hidden"}}))
 	host, port, _ := net.SplitHostPort(g.addr)
 	run := func(program string, args ...string) (string, error) {

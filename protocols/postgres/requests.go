@@ -26,6 +26,7 @@ type requestState struct {
 	settle   core.Mark
 	sequence uint64 // counts the Syncs, and what is one by itself; see names.meant
 	skipping bool   // a message was refused: the rest up to the next Sync is not for the upstream
+	unsynced bool   // messages of the extended protocol have gone upstream since the last Sync
 	portals  map[string]*portal
 	copying  *core.Exchange // the COPY … FROM STDIN that data would belong to
 	data     []byte         // what one read has brought of it
@@ -205,6 +206,8 @@ func (c *connection) message(ctx context.Context, frame []byte) error {
 	case 'Q', 'F', 'S': // whatever comes after it runs even if what was before it failed
 		q.sequence++
 		defer func() { q.sequence++ }()
+	case 'P', 'B', 'D', 'E', 'C':
+		q.unsynced = true
 	}
 	switch typ {
 	case 'Q':
@@ -230,7 +233,7 @@ func (c *connection) message(ctx context.Context, frame []byte) error {
 		}
 		return c.send(frame, r)
 	case 'S':
-		q.skipping = false
+		q.skipping, q.unsynced = false, false
 		return c.send(frame, reply{kind: 'S'})
 	case 'F':
 		return c.function(ctx, frame, b)
@@ -243,10 +246,13 @@ func (c *connection) message(ctx context.Context, frame []byte) error {
 
 // send passes a message on and notes what is owed for it.
 func (c *connection) send(frame []byte, r reply) error {
-	if !c.queue.push(r) {
+	owed, ok := c.queue.push(r)
+	switch {
+	case !ok:
 		return &frameError{codeProgramLimitExceeded, "too many messages are waiting for their answers (" + strconv.Itoa(maxPipeline) + ")"}
-	}
-	if r.exchange != nil {
+	case !owed && r.kind == 'P' && r.stmt != nil:
+		c.names.reject(r.stmt)
+	case owed && r.exchange != nil:
 		c.deadline.begin(r.exchange.Limit.Time)
 	}
 	c.request.out = append(c.request.out, frame...)
@@ -285,46 +291,10 @@ func (c *connection) query(ctx context.Context, frame, b []byte) error {
 	}
 	c.notice(script, x)
 	delete(c.request.portals, "") // the unnamed portal ends with any simple query
-	shape, err := c.copyShape(script, true)
-	if err != nil {
-		return err
+	if c.asksCopy(script) && !c.request.unsynced {
+		return c.queryCopy(ctx, frame, reply{kind: 'Q', exchange: x, script: script, body: body})
 	}
-	return c.send(frame, reply{kind: 'Q', exchange: x, script: script, body: body, stmt: shape})
-}
-
-// copyName is the prepared statement by which Weir asks for the shape of a COPY.
-const copyName = "weir_copy"
-
-// copyShape asks the server for the columns of a COPY TO STDOUT, when a step wants to know them: a COPY itself says
-// only how many there are. The returned statement learns the shape before the COPY begins.
-func (c *connection) copyShape(script *sql.Script, simple bool) (*statement, error) {
-	if len(script.Statements) != 1 || !c.session.Judges(core.KindColumns) {
-		return nil, nil
-	}
-	copying := script.Statements[0].Copy
-	if copying == nil || copying.From || copying.Select == "" {
-		return nil, nil
-	}
-	s := &statement{name: copyName, script: script}
-	type ask struct {
-		typ  byte
-		body string
-		r    reply
-	}
-	asks := []ask{
-		{'P', copyName + "\x00" + copying.Select + "\x00\x00\x00", reply{kind: 'P', own: true}},
-		{'D', "S" + copyName + "\x00", reply{kind: 'D', stmt: s, own: true}},
-		{'C', "S" + copyName + "\x00", reply{kind: 'C', own: true}},
-	}
-	if simple {
-		asks = append(asks, ask{'S', "", reply{kind: 'S', own: true}})
-	}
-	for _, a := range asks {
-		if err := c.send(appendFrame(nil, a.typ, []byte(a.body)), a.r); err != nil {
-			return nil, err
-		}
-	}
-	return s, nil
+	return c.send(frame, reply{kind: 'Q', exchange: x, script: script, body: body})
 }
 
 // notice takes in what a script will do to names.
@@ -517,9 +487,12 @@ func (c *connection) execute(ctx context.Context, frame, b []byte) error {
 			return err
 		}
 	}
-	shape, err := c.copyShape(s.script, false)
-	if err != nil {
-		return err
+	var shape *statement
+	if c.asksCopy(s.script) {
+		var err error
+		if shape, err = c.askCopy(s.script, nil); err != nil {
+			return err
+		}
 	}
 	return c.send(frame, reply{kind: 'E', exchange: x, script: s.script, body: body, portal: p, stmt: shape})
 }

@@ -72,6 +72,17 @@ func (c *connection) errorResponse(ctx context.Context, frame, b []byte, head re
 	})
 	c.answer.ended = c.answer.ended || fatal
 	a := &c.answer
+	if owed && head.own && !fatal {
+		asker, tell := c.questionFailed(b)
+		switch {
+		case !tell:
+			return nil
+		case asker.kind == 0: // somebody may wait for an answer that has just been dropped
+			return violation("an error before the question")
+		}
+		head = asker
+		frame, b = copyError(frame, b, head)
+	}
 	if head.refusal == nil && c.masks(ctx, head.exchange) {
 		frame, b = hide(frame, b, head)
 	}
@@ -85,9 +96,6 @@ func (c *connection) errorResponse(ctx context.Context, frame, b []byte, head re
 		last := append([]byte(nil), a.out[at:]...)
 		a.out = a.out[:at]
 		return c.refusal(ctx, head.exchange, head.refusal, last...)
-	}
-	if owed && head.own && !fatal && c.queue.ownSync() { // the COPY itself will fail, in the client's words
-		return c.afterError(head)
 	}
 	var x *core.Exchange
 	if owed {
@@ -136,7 +144,10 @@ func (c *connection) beside(ctx context.Context, typ byte, frame, b []byte) erro
 	if typ == 'N' {
 		var x *core.Exchange
 		head, owed := c.queue.peek()
-		if owed {
+		switch {
+		case owed && head.own: // the same will be said of what it was asked for
+			return nil
+		case owed:
 			x = head.exchange
 		}
 		if c.masks(ctx, x) {

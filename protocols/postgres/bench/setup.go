@@ -54,7 +54,7 @@ type way struct {
 	password string
 	database string
 	proc     *exec.Cmd // the proxy's process, for its memory and processor time
-	tls      string // where it takes TLS from the first byte on; empty: nowhere
+	tls      string    // where it takes TLS from the first byte on; empty: nowhere
 	admin    string
 	pprof    string
 }

@@ -178,3 +178,36 @@ func TestLyingLength(t *testing.T) {
 		t.Errorf("the gateway grew by %d MiB", peak/mib)
 	}
 }
+
+// TestLargeRow: a row of many megabytes is in the gateway's memory a few times, on its way to the client
+// and to the journal, and not more; and it leaves nothing behind.
+func TestLargeRow(t *testing.T) {
+	conn := open(t, "frame")
+	most := growth(t)
+	const size = 60 << 20
+	if _, err := conn.Write(message('Q', fmt.Sprintf("select repeat('x', %d)\x00", size))); err != nil {
+		t.Fatal(err)
+	}
+	total := int64(0)
+	for in := bufio.NewReaderSize(conn, 64<<10); ; {
+		var head [5]byte
+		if _, err := io.ReadFull(in, head[:]); err != nil {
+			t.Fatal(err)
+		}
+		n, err := io.CopyN(io.Discard, in, int64(binary.BigEndian.Uint32(head[1:]))-4)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if total += n; head[0] == 'Z' {
+			break
+		}
+	}
+	if total < size {
+		t.Fatalf("%d bytes came", total)
+	}
+	peak := most()
+	t.Logf("the gateway grew by %d MiB", peak/mib)
+	if peak > 300*mib {
+		t.Errorf("the gateway grew by %d MiB", peak/mib)
+	}
+}

@@ -3,6 +3,7 @@ package sql
 import (
 	"fmt"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/weir-gateway/weir/core"
 )
@@ -20,7 +21,9 @@ type Copy struct {
 	ForceQuote               []string // names of columns; "*" is all of them
 	// Unclear says why the data cannot be taken apart; it is empty where it can.
 	Unclear string
-	// Select is a query whose columns are those of a COPY TO STDOUT, in order, or empty when none can be given.
+	// Select is a query whose columns are those of a COPY TO STDOUT, in order, or empty when none can be given. A query of
+	// the statement's own stands where it stands there, so that errors name the same places. Of a table without a list of
+	// columns it has the generated ones as well, which COPY leaves out.
 	Select string
 }
 
@@ -68,8 +71,11 @@ func selectOf(text string, f node, c *Copy) string {
 	case c.From:
 		return ""
 	case len(r) == 0:
-		q, _ := parenthesised(text)
-		return q
+		start, end, ok := parenthesised(text)
+		if !ok {
+			return ""
+		}
+		return strings.Repeat(" ", utf8.RuneCountInString(text[:start])) + text[start:end]
 	}
 	columns := "*"
 	if len(c.Columns) > 0 {

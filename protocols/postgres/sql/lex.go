@@ -6,9 +6,9 @@ import (
 	"github.com/weir-gateway/weir/core"
 )
 
-// parenthesised returns what stands between the first opening parenthesis of text and its partner, skipping quoted
-// strings, quoted names and comments (manual, "Lexical Structure").
-func parenthesised(text string) (string, bool) {
+// parenthesised returns from where to where stands what is between the first opening parenthesis of text and its partner,
+// skipping quoted strings, quoted names and comments (manual, "Lexical Structure").
+func parenthesised(text string) (from, to int, ok bool) {
 	start, depth := -1, 0
 	for i := 0; i < len(text); {
 		switch n := skip(text[i:]); {
@@ -23,15 +23,15 @@ func parenthesised(text string) (string, bool) {
 		case text[i] == ')':
 			depth--
 			if depth == 0 {
-				return text[start:i], true
+				return start, i, true
 			}
 			if depth < 0 {
-				return "", false
+				return 0, 0, false
 			}
 		}
 		i++
 	}
-	return "", false
+	return 0, 0, false
 }
 
 // skip returns the length of the quoted string, quoted name or comment that s begins with, or 0. What has no end goes

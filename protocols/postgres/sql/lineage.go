@@ -19,9 +19,10 @@ type Catalog interface {
 // Relation is a table, view or the like.
 type Relation struct {
 	Schema, Name string
-	Columns      []string // in order
-	View         string   // of a view: the query that defines it
-	Parents      []string // qualified names of the tables that it is a partition or child of
+	Columns      []string          // in order
+	View         string            // of a view: the query that defines it
+	Parents      []string          // qualified names of the tables that it is a partition or child of
+	Generated    map[string]string // columns that are computed from others of their row: the expressions
 }
 
 // Anything is the origin of a value of which nothing can be said: it may come from every column there is.
@@ -645,7 +646,26 @@ func (l *lineage) relation(r *Relation) *item {
 		it.columns = append(it.columns, o)
 		it.all.add(o.from)
 	}
+	for i := range it.columns {
+		if text := r.Generated[it.columns[i].name]; text != "" {
+			from := l.generated(text, it)
+			it.columns[i].from.add(from)
+			it.all.add(from)
+		}
+	}
 	return it
+}
+
+// generated returns the base columns of a row that a generated column is computed from.
+func (l *lineage) generated(text string, row *item) origins {
+	u := l.uses
+	l.uses = nil
+	defer func() { l.uses = u }()
+	tree, err := l.reader.parse(l.ctx, "select "+text)
+	if err != nil || len(tree.Stmts) != 1 {
+		return opaque()
+	}
+	return l.expression(inner(tree.Stmts[0].Stmt, "SelectStmt")["targetList"], &scope{items: []*item{row}})
 }
 
 // expression returns every base column whose value an expression may carry.
