@@ -40,8 +40,8 @@ type Recorder interface {
 	// Settle returns once everything up to m is as durable as the session's promise says. Safe to call from
 	// several goroutines, also during Record.
 	Settle(ctx context.Context, m Mark) error
-	// Settled reports whether Settle would return at once. When it would not, then is called once, from any goroutine,
-	// when it would; then must not wait.
+	// Settled reports whether to call Settle: it would return at once, or soonest of all. Else then is called once, from
+	// any goroutine, when it would return; then must not wait.
 	Settled(m Mark, then func()) bool
 	// Seal ends the session: nothing is recorded after it.
 	Seal(end End) error

@@ -51,6 +51,7 @@ type wal struct {
 	since      time.Time
 	forming    *group // those who wait for it
 	committing bool
+	alone      bool   // one waited for the last write, or nobody
 	flight     *group // those who wait for the write under way
 	flightEnd  uint64
 	flightFrom time.Time
@@ -81,6 +82,7 @@ type group struct {
 	done chan struct{}
 	lead chan struct{}
 	then []func()
+	wait int // how many wait for done or lead
 }
 
 // end tells those who wait that the write is over.
@@ -257,6 +259,7 @@ func (l *wal) settle(ctx context.Context, mark, epoch uint64) error {
 			continue
 		}
 		g := l.wait(mark)
+		g.wait++
 		l.mu.Unlock()
 		select {
 		case <-g.done:
@@ -269,7 +272,8 @@ func (l *wal) settle(ctx context.Context, mark, epoch uint64) error {
 }
 
 // settled is settle for one who does not wait: it reports whether settle would return at once, and has then called when
-// it would.
+// it would. Where nobody else waits, nor did for the last write, it is quicker to write oneself than to be called when
+// somebody has: then it is true as well.
 func (l *wal) settled(mark, epoch uint64, then func()) bool {
 	if l.durable.Load() >= mark {
 		return true
@@ -282,6 +286,8 @@ func (l *wal) settled(mark, epoch uint64, then func()) bool {
 	g := l.forming
 	if l.committing {
 		g = l.wait(mark)
+	} else if g == nil && l.alone {
+		return true
 	} else if g == nil {
 		g = newGroup()
 		l.forming = g
@@ -344,6 +350,7 @@ func (l *wal) commit() {
 	l.committing = false
 	done := l.flight
 	l.flight = nil
+	l.alone = done == nil || len(done.then)+done.wait <= 1
 	if err != nil {
 		l.fail(err)
 	} else {
