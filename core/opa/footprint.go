@@ -49,16 +49,16 @@ func footprintOf(c *ast.Compiler, refs []ast.Ref) footprint {
 			}
 		}
 	}
-	fields := map[*ast.Expr]ast.Ref{}
+	documents := map[*ast.Expr]ast.Ref{} // of the conditions that read one field of a document
 	var visit *ast.GenericVisitor
 	visit = ast.NewGenericVisitor(func(x any) bool {
 		switch x := x.(type) {
 		case *ast.Rule:
 			for e, from := range fieldsRead(x) {
-				fields[e] = from
+				documents[e] = from
 			}
 		case *ast.Expr:
-			from, ok := fields[x]
+			from, ok := documents[x]
 			if !ok {
 				return false
 			}

@@ -10,6 +10,7 @@ import (
 	"io/fs"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/open-policy-agent/opa/v1/ast"
 )
@@ -95,10 +96,7 @@ func (l *linter) done() []Finding {
 
 // schema compiles the modules once more, knowing what the input holds.
 func (l *linter) schema() {
-	var s map[string]any
-	if err := json.Unmarshal(inputSchema, &s); err != nil {
-		panic(err) // it is part of this build
-	}
+	s := schemaObject()
 	event := s["properties"].(map[string]any)["event"].(map[string]any)["properties"].(map[string]any)
 	for _, p := range l.protocols {
 		event[p] = map[string]any{"type": "object", "additionalProperties": true}
@@ -146,12 +144,16 @@ func (l *linter) errors(check string, list ast.Errors) {
 	}
 }
 
-// closed are the parts of the input that hold one of a few words.
-var closed = func() map[string][]string {
-	var s map[string]any
+// schemaObject returns a copy of the input's schema.
+func schemaObject() (s map[string]any) {
 	if err := json.Unmarshal(inputSchema, &s); err != nil {
-		panic(err)
+		panic(err) // it is part of this build
 	}
+	return s
+}
+
+// closed returns the parts of the input that hold one of a few words.
+var closed = sync.OnceValue(func() map[string][]string {
 	m := map[string][]string{}
 	var walk func(path string, s map[string]any)
 	walk = func(path string, s map[string]any) {
@@ -167,9 +169,9 @@ var closed = func() map[string][]string {
 			walk(strings.TrimPrefix(path+"."+name, "."), p)
 		}
 	}
-	walk("", s)
+	walk("", schemaObject())
 	return m
-}()
+})
 
 func properties(s map[string]any) map[string]map[string]any {
 	out := map[string]map[string]any{}
@@ -281,7 +283,7 @@ func (l *linter) constant(e *ast.Expr, word, ref *ast.Term, aliases map[ast.Var]
 		return
 	}
 	path, _ := l.path(ref, aliases)
-	words := closed[path]
+	words := closed()[path]
 	if words == nil || slices.Contains(words, string(s)) {
 		return
 	}

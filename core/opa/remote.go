@@ -5,13 +5,14 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
 	"time"
+
+	"github.com/weir-gateway/weir/core/download"
 )
 
 // Remote is a bundle that is kept at a URL, with the last good copy of it in a file.
@@ -33,29 +34,12 @@ func CheckURL(u string) error {
 		return fmt.Errorf("%q is no URL", u)
 	case p.User != nil:
 		return errors.New("a URL holds no password: use token")
-	case p.Scheme == "https", p.Scheme == "http" && loopback(p.Hostname()):
-		return nil
 	}
-	return fmt.Errorf("%s is not https: only a server on loopback may do without", p.Redacted())
-}
-
-func loopback(host string) bool {
-	ip := net.ParseIP(host)
-	return host == "localhost" || ip != nil && ip.IsLoopback()
+	return download.Safe(p)
 }
 
 // IsURL reports whether a policy's path is a URL.
 func IsURL(path string) bool { return strings.Contains(path, "://") }
-
-var bundles = &http.Client{
-	Timeout: fetchTime,
-	CheckRedirect: func(r *http.Request, via []*http.Request) error {
-		if len(via) > 5 {
-			return errors.New("more than five redirects")
-		}
-		return CheckURL(r.URL.String())
-	},
-}
 
 // Fetch asks the server for a bundle other than the one that is kept. It returns the file of the one that came, which
 // Keep keeps or the caller removes; "" when the server has no other. mark is the server's for it, and may be empty.
@@ -63,6 +47,8 @@ func (r *Remote) Fetch(ctx context.Context) (file, mark string, err error) {
 	if err := CheckURL(r.URL); err != nil {
 		return "", "", fmt.Errorf("opa: %w", err)
 	}
+	ctx, cancel := context.WithTimeout(ctx, fetchTime)
+	defer cancel()
 	q, err := http.NewRequestWithContext(ctx, http.MethodGet, r.URL, nil)
 	if err != nil {
 		return "", "", fmt.Errorf("opa: %w", err)
@@ -76,7 +62,7 @@ func (r *Remote) Fetch(ctx context.Context) (file, mark string, err error) {
 			q.Header.Set("If-None-Match", string(b))
 		}
 	}
-	a, err := bundles.Do(q)
+	a, err := download.Client.Do(q)
 	if err != nil {
 		return "", "", fmt.Errorf("opa: %w", err)
 	}
@@ -88,12 +74,9 @@ func (r *Remote) Fetch(ctx context.Context) (file, mark string, err error) {
 		_, _ = io.CopyN(io.Discard, a.Body, 4<<10)
 		return "", "", fmt.Errorf("opa: %s answers %s", q.URL.Redacted(), a.Status)
 	}
-	b, err := io.ReadAll(io.LimitReader(a.Body, maxSource+1))
+	b, err := download.ReadAll(a.Body, q.URL.Redacted(), maxSource)
 	if err != nil {
-		return "", "", fmt.Errorf("opa: %s: %w", q.URL.Redacted(), err)
-	}
-	if len(b) > maxSource {
-		return "", "", fmt.Errorf("opa: %s is larger than %d MiB", q.URL.Redacted(), maxSource>>20)
+		return "", "", fmt.Errorf("opa: %w", err)
 	}
 	if old, err := os.ReadFile(r.File); err == nil && string(old) == string(b) { // a server without marks
 		return "", "", nil

@@ -159,7 +159,6 @@ func TestRemote(t *testing.T) {
 		}
 	}))
 	defer server.Close()
-	defer bundles.CloseIdleConnections()
 	ctx := context.Background()
 	r := &Remote{URL: server.URL + "/b.tar.gz", Token: "secret", File: filepath.Join(t.TempDir(), "policies", "b.tar.gz")}
 	fetch := func(want bool) {

@@ -9,14 +9,14 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
-	"net"
 	"net/url"
 	"os"
 	"regexp"
 	"strings"
 	"time"
+
+	"github.com/weir-gateway/weir/core/download"
 )
 
 // The words that a reference begins with when it is no file.
@@ -164,19 +164,7 @@ func readFile(path string, most int64) ([]byte, error) {
 	if info, err := file.Stat(); err != nil || !info.Mode().IsRegular() {
 		return nil, fmt.Errorf("%s is not a file", path)
 	}
-	return readAll(file, path, most)
-}
-
-// readAll reads at most so many bytes, and fails when there are more.
-func readAll(r io.Reader, what string, most int64) ([]byte, error) {
-	b, err := io.ReadAll(io.LimitReader(r, most+1))
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", what, err)
-	}
-	if int64(len(b)) > most {
-		return nil, fmt.Errorf("%s is larger than %d KiB", what, most>>10)
-	}
-	return b, nil
+	return download.ReadAll(file, path, most)
 }
 
 func sumOf(b []byte) string {
@@ -191,13 +179,6 @@ func safe(u *url.URL) error {
 		return fmt.Errorf("%q names no host", u.Redacted())
 	case u.User != nil:
 		return errors.New("a reference holds no password: give the plugin a credential")
-	case u.Scheme == "https", u.Scheme == "http" && loopback(u.Hostname()):
-		return nil
 	}
-	return fmt.Errorf("%s is not https: only a server on loopback may do without", u.Redacted())
-}
-
-func loopback(host string) bool {
-	ip := net.ParseIP(host)
-	return host == "localhost" || ip != nil && ip.IsLoopback()
+	return download.Safe(u)
 }

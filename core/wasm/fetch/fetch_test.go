@@ -17,6 +17,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"testing/fstest"
+
+	"github.com/weir-gateway/weir/core/download"
 )
 
 var module = []byte("\x00asm\x01\x00\x00\x00 the one that was meant")
@@ -55,9 +57,9 @@ func newWeb(t *testing.T) *web {
 	t.Cleanup(w.Close)
 	pool := x509.NewCertPool()
 	pool.AddCert(w.Certificate())
-	was := client.Transport
-	client.Transport = guarded{&http.Transport{TLSClientConfig: &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12}, DisableKeepAlives: true}}
-	t.Cleanup(func() { client.Transport = was })
+	was := download.Client.Transport
+	download.Client.Transport = download.Guard(&http.Transport{TLSClientConfig: &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12}, DisableKeepAlives: true})
+	t.Cleanup(func() { download.Client.Transport = was })
 	return w
 }
 

@@ -2,44 +2,13 @@ package fetch
 
 import (
 	"context"
-	"crypto/tls"
-	"errors"
 	"fmt"
 	"io"
 	"net/http"
 	"net/url"
-	"time"
+
+	"github.com/weir-gateway/weir/core/download"
 )
-
-// client goes only to where a reference could lead: redirects and a registry's sign-in are held to that as well.
-var client = &http.Client{
-	Transport: guarded{func() http.RoundTripper {
-		t := http.DefaultTransport.(*http.Transport).Clone()
-		t.TLSClientConfig = &tls.Config{MinVersion: tls.VersionTLS12}
-		t.ResponseHeaderTimeout = 30 * time.Second
-		t.DisableKeepAlives = true // it is used a few times in a month
-		return t
-	}()},
-	CheckRedirect: func(r *http.Request, via []*http.Request) error {
-		if len(via) >= 5 {
-			return errors.New("more than five redirects")
-		}
-		if via[0].URL.Scheme == "https" && r.URL.Scheme != "https" {
-			return errors.New("it leads away from https")
-		}
-		return nil
-	},
-}
-
-type guarded struct{ http.RoundTripper }
-
-// RoundTrip implements http.RoundTripper.
-func (g guarded) RoundTrip(r *http.Request) (*http.Response, error) {
-	if err := safe(r.URL); err != nil {
-		return nil, err
-	}
-	return g.RoundTripper.RoundTrip(r)
-}
 
 // download gets a module by its URL, or from the cache.
 func (f *Fetcher) download(ctx context.Context, s *Source, m *Module) (err error) {
@@ -75,7 +44,7 @@ func get(ctx context.Context, u *url.URL, s *Source, most int64) ([]byte, error)
 	if s.User != "" || s.Password != "" {
 		r.SetBasicAuth(s.User, s.Password)
 	}
-	a, err := client.Do(r)
+	a, err := download.Client.Do(r)
 	if err != nil {
 		return nil, err
 	}
@@ -87,5 +56,5 @@ func get(ctx context.Context, u *url.URL, s *Source, most int64) ([]byte, error)
 	if a.ContentLength > most {
 		return nil, fmt.Errorf("%s is larger than %d KiB", u.Redacted(), most>>10)
 	}
-	return readAll(a.Body, u.Redacted(), most)
+	return download.ReadAll(a.Body, u.Redacted(), most)
 }

@@ -13,6 +13,8 @@ import (
 	"oras.land/oras-go/v2/registry"
 	"oras.land/oras-go/v2/registry/remote"
 	"oras.land/oras-go/v2/registry/remote/auth"
+
+	"github.com/weir-gateway/weir/core/download"
 )
 
 // SignatureType is the media type of the layer that holds the signature of the module beside it.
@@ -63,8 +65,8 @@ func (f *Fetcher) oci(ctx context.Context, s *Source, m *Module) (signature []by
 		credential = auth.Credential{Username: s.User, Password: s.Password}
 	}
 	repo := &remote.Repository{
-		Reference: registry.Reference{Registry: a.registry, Repository: a.repository}, PlainHTTP: loopback(strings.Trim(host, "[]")),
-		Client: &auth.Client{Client: client, Credential: auth.StaticCredential(a.registry, credential), Header: http.Header{"User-Agent": {"weir"}}},
+		Reference: registry.Reference{Registry: a.registry, Repository: a.repository}, PlainHTTP: download.Loopback(strings.Trim(host, "[]")),
+		Client: &auth.Client{Client: download.Client, Credential: auth.StaticCredential(a.registry, credential), Header: http.Header{"User-Agent": {"weir"}}},
 	}
 	manifest, err := f.manifest(ctx, repo, &a)
 	if err != nil {
@@ -117,7 +119,7 @@ func (f *Fetcher) manifest(ctx context.Context, repo *remote.Repository, a *arti
 		return nil, err
 	}
 	defer r.Close()
-	b, err := readAll(r, "its manifest", maxOCIManifest)
+	b, err := download.ReadAll(r, "its manifest", maxOCIManifest)
 	if err != nil {
 		return nil, err
 	}
@@ -147,7 +149,7 @@ func (f *Fetcher) layer(ctx context.Context, repo *remote.Repository, l *ocispec
 		return nil, err
 	}
 	defer r.Close()
-	b, err := readAll(r, "a layer", most)
+	b, err := download.ReadAll(r, "a layer", most)
 	if err != nil {
 		return nil, err
 	}

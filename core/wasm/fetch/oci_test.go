@@ -20,6 +20,8 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"oras.land/oras-go/v2/registry/remote"
 	"oras.land/oras-go/v2/registry/remote/auth"
+
+	"github.com/weir-gateway/weir/core/download"
 )
 
 // distribution runs Debian's docker-registry on a free port of loopback.
@@ -107,7 +109,7 @@ func TestRegistry(t *testing.T) {
 		t.Fatal(err)
 	}
 	repo.PlainHTTP = true
-	repo.Client = &auth.Client{Client: client}
+	repo.Client = &auth.Client{Client: download.Client}
 	key, public := signer(t)
 	wasm := layer{"application/wasm", module}
 	base := "oci://" + address + "/plugins/mine"
