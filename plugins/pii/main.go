@@ -10,6 +10,8 @@
 package main
 
 import (
+	"strconv"
+
 	"github.com/weir-gateway/weir/plugins/pii/detect"
 	weir "github.com/weir-gateway/weir/sdk/go"
 )
@@ -67,7 +69,7 @@ func rows(r *weir.Rows) {
 	total := 0
 	for i, n := range counts {
 		if n > 0 {
-			weir.Found(detect.Name(i), detect.Decimal(n))
+			weir.Found(detect.Name(i), strconv.Itoa(n))
 			total += n
 		}
 	}

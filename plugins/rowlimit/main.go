@@ -12,7 +12,11 @@
 // offers to the plugin (kv): it has to be granted.
 package main
 
-import weir "github.com/weir-gateway/weir/sdk/go"
+import (
+	"strconv"
+
+	weir "github.com/weir-gateway/weir/sdk/go"
+)
 
 const schema = `{"type":"object","additionalProperties":false,"minProperties":1,"properties":{"rows":{"type":"integer","minimum":0},` +
 	`"bytes":{"type":"integer","minimum":0},"session_rows":{"type":"integer","minimum":0},"session_bytes":{"type":"integer","minimum":0}}}`
@@ -94,7 +98,7 @@ func rows(r *weir.Rows) {
 		}
 		if total > l.most {
 			weir.Count(1, 1)
-			r.Deny(l.rule, "the limit is "+decimal(l.most)+l.what, l.hint)
+			r.Deny(l.rule, "the limit is "+strconv.FormatInt(l.most, 10)+l.what, l.hint)
 			return
 		}
 	}
@@ -118,16 +122,4 @@ func key(l *limit, session uint64) string {
 		b = append(b, byte(session>>(8*i)))
 	}
 	return string(b)
-}
-
-func decimal(n int64) string {
-	var b [20]byte
-	i := len(b)
-	for {
-		i--
-		b[i] = byte('0' + n%10)
-		if n /= 10; n == 0 {
-			return string(b[i:])
-		}
-	}
 }

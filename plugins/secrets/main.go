@@ -12,6 +12,8 @@
 package main
 
 import (
+	"strconv"
+
 	"github.com/weir-gateway/weir/plugins/pii/detect"
 	weir "github.com/weir-gateway/weir/sdk/go"
 )
@@ -142,7 +144,7 @@ func tell(counts *detect.Counts) (first string) {
 			if first == "" {
 				first = detect.Name(i)
 			}
-			weir.Found(detect.Name(i), detect.Decimal(n))
+			weir.Found(detect.Name(i), strconv.Itoa(n))
 			total += n
 		}
 	}

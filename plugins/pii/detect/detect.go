@@ -336,16 +336,3 @@ func (d *Detector) word(b []byte, i int, a uint16) (end, which int) {
 	}
 	return 0, 0
 }
-
-// Decimal writes a number without fmt, which would make a guest a third larger.
-func Decimal(n int) string {
-	var b [20]byte
-	i := len(b)
-	for {
-		i--
-		b[i] = byte('0' + n%10)
-		if n /= 10; n == 0 {
-			return string(b[i:])
-		}
-	}
-}
