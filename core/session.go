@@ -71,7 +71,8 @@ func (s *Session) Check(ctx context.Context, e *Event) Verdict {
 	if e.Time.IsZero() {
 		e.Time = time.Now()
 	}
-	v := s.take(e.Direction)
+	made := s.take(e.Direction)
+	v := &made.v
 	if s.chain != nil {
 		var err error
 		if *v, err = s.chain.Inspect(ctx, e); err != nil {
@@ -86,7 +87,8 @@ func (s *Session) Check(ctx context.Context, e *Event) Verdict {
 		v.Deny = &Denial{Step: "weir", Rule: ruleJournalLost, Reason: "nothing can be recorded now, so nothing may pass", Hint: "try again later"}
 	}
 	said := *v
-	s.give(e.Direction, v)
+	made.v = Verdict{}
+	made.taken.Store(false)
 	return said
 }
 
@@ -96,18 +98,12 @@ type scratch struct {
 	v     Verdict
 }
 
-func (s *Session) take(d Direction) *Verdict {
+// take returns the scratch of a direction, or a new one when that has none or it is in use.
+func (s *Session) take(d Direction) *scratch {
 	if i := int(d) - 1; i >= 0 && i < len(s.scratch) && s.scratch[i].taken.CompareAndSwap(false, true) {
-		return &s.scratch[i].v
+		return &s.scratch[i]
 	}
-	return new(Verdict)
-}
-
-func (s *Session) give(d Direction, v *Verdict) {
-	if i := int(d) - 1; i >= 0 && i < len(s.scratch) && v == &s.scratch[i].v {
-		*v = Verdict{}
-		s.scratch[i].taken.Store(false)
-	}
+	return new(scratch)
 }
 
 // Ask asks the chain about an event that does not happen: nothing is numbered, counted or recorded. An error is a deny.

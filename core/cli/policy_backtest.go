@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"os"
 	"runtime"
 	"slices"
@@ -33,8 +34,9 @@ type backtested struct {
 }
 
 func (a *app) policyBacktest() *cobra.Command {
-	var path, output, since, until string
-	var q index.Query
+	var path, output string
+	var when span
+	q := index.Query{Limit: math.MaxInt32} // every session: what is left out would look as if it had not changed
 	var packages []string
 	show, limit := 0, int64(-1)
 	c := &cobra.Command{
@@ -47,12 +49,7 @@ func (a *app) policyBacktest() *cobra.Command {
 			"  weir policy backtest builtin:strict --target orders --max-new-denials 0 -o json",
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			var err error
-			now := time.Now()
-			if q.Since, err = moment("--since", since, now); err != nil {
-				return err
-			}
-			if q.Until, err = moment("--until", until, now); err != nil {
+			if err := when.ask(&q); err != nil {
 				return err
 			}
 			cfg, err := load(path)
@@ -89,8 +86,7 @@ func (a *app) policyBacktest() *cobra.Command {
 	configFlag(c, &path)
 	outputFlag(c, &output)
 	f := c.Flags()
-	f.StringVar(&since, "since", "", "only sessions begun after: a `time` ago (1h, 7d), a date, or a time as in RFC 3339")
-	f.StringVar(&until, "until", "", "only sessions begun before: as for --since")
+	when.flags(c)
 	f.StringVar(&q.Target, "target", "", "only with this `target`")
 	f.StringVar(&q.Identity, "identity", "", "only of this `subject`")
 	f.StringSliceVar(&packages, "package", nil, "a `package` to ask (default: weir.access and weir.guardrails); may be given again")

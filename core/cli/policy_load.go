@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"os"
@@ -113,7 +114,7 @@ func (w *wiring) watch(ctx context.Context, c *config.Config, changed func()) {
 func (w *wiring) poll(ctx context.Context, c *config.Config, p *config.Policy, changed func()) {
 	t := time.NewTicker(p.Poll)
 	defer t.Stop()
-	seen := "" // the content of the last one that was told of
+	var seen [sha256.Size]byte // the digest of the last one that was told of
 	failing := false
 	for {
 		select {
@@ -121,7 +122,7 @@ func (w *wiring) poll(ctx context.Context, c *config.Config, p *config.Policy, c
 			return
 		case <-t.C:
 		}
-		fresh, content, err := w.newer(ctx, c, p)
+		fresh, sum, err := w.newer(ctx, c, p)
 		switch {
 		case err != nil && ctx.Err() == nil && !failing:
 			failing = true
@@ -131,23 +132,23 @@ func (w *wiring) poll(ctx context.Context, c *config.Config, p *config.Policy, c
 			failing = false
 			w.log.Info("cli: a bundle's server answers again", "policy", p.Name)
 		}
-		if err == nil && fresh && content != seen {
-			seen = content
+		if err == nil && fresh && sum != seen {
+			seen = sum
 			changed()
 		}
 	}
 }
 
-// newer reports whether the server has another bundle than the one that is kept, and its content.
-func (w *wiring) newer(ctx context.Context, c *config.Config, p *config.Policy) (bool, string, error) {
+// newer reports whether the server has another bundle than the one that is kept, and its digest.
+func (w *wiring) newer(ctx context.Context, c *config.Config, p *config.Policy) (fresh bool, sum [sha256.Size]byte, err error) {
 	r, err := remoteOf(ctx, c, p, policiesDir(c))
 	if err != nil {
-		return false, "", err
+		return false, sum, err
 	}
 	file, _, err := r.Fetch(ctx)
 	if err != nil || file == "" {
-		return false, "", err
+		return false, sum, err
 	}
 	b, err := os.ReadFile(file)
-	return true, string(b), errors.Join(err, os.Remove(file))
+	return true, sha256.Sum256(b), errors.Join(err, os.Remove(file))
 }

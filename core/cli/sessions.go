@@ -20,7 +20,8 @@ import (
 )
 
 func (a *app) sessions() *cobra.Command {
-	var path, output, since, until string
+	var path, output string
+	var when span
 	var q index.Query
 	c := &cobra.Command{
 		Use:   "sessions",
@@ -29,12 +30,7 @@ func (a *app) sessions() *cobra.Command {
   weir sessions --identity nightly-report --grep 'delete from' -o json`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			var err error
-			now := time.Now()
-			if q.Since, err = moment("--since", since, now); err != nil {
-				return err
-			}
-			if q.Until, err = moment("--until", until, now); err != nil {
+			if err := when.ask(&q); err != nil {
 				return err
 			}
 			cfg, err := load(path)
@@ -58,12 +54,29 @@ func (a *app) sessions() *cobra.Command {
 	f.StringVar(&q.Target, "target", "", "only with this `target`")
 	f.StringVar(&q.Protocol, "protocol", "", "only of this `protocol`")
 	f.StringVar(&q.Run, "run", "", "only of this `run`")
-	f.StringVar(&since, "since", "", "only begun after: a `time` ago (1h, 7d), a date, or a time as in RFC 3339")
-	f.StringVar(&until, "until", "", "only begun before: as for --since")
+	when.flags(c)
 	f.StringVar(&q.Grep, "grep", "", "only with this `text` in a command")
 	f.BoolVar(&q.Denied, "denied", false, "only with something refused")
 	f.IntVar(&q.Limit, "limit", 1000, "the newest `n` at most")
 	return c
+}
+
+// span is when sessions began.
+type span struct{ since, until string }
+
+func (w *span) flags(c *cobra.Command) {
+	c.Flags().StringVar(&w.since, "since", "", "only sessions begun after: a `time` ago (1h, 7d), a date, or a time as in RFC 3339")
+	c.Flags().StringVar(&w.until, "until", "", "only sessions begun before: as for --since")
+}
+
+// ask puts the span into a query.
+func (w *span) ask(q *index.Query) (err error) {
+	now := time.Now()
+	if q.Since, err = moment("--since", w.since, now); err != nil {
+		return err
+	}
+	q.Until, err = moment("--until", w.until, now)
+	return err
 }
 
 // moment reads a point in time: so long ago, a date, or a time.

@@ -450,10 +450,10 @@ func (p *packer) endAll() {
 // due returns the sessions with a block to cut or to send again, and else how long it is until one has. When one's time
 // has come, those whose has half come go with it: JetStream, archive and index have a cost for each time, too.
 func (p *packer) due(now time.Time) ([]*packed, time.Duration) {
-	var out []*packed
+	var out, half []*packed
 	most := p.patience()
 	next := most
-	all := p.hurry.Load() > 0 || p.held >= p.budget
+	all := p.hurry.Load() > 0 || p.full()
 	come := false
 	for _, s := range p.sessions {
 		switch {
@@ -462,10 +462,14 @@ func (p *packer) due(now time.Time) ([]*packed, time.Duration) {
 			out = append(out, s)
 		case len(s.chunks) == 1:
 			age := now.Sub(s.chunks[0].since)
-			if all || age >= most || len(s.chunks[0].raw) >= blockTarget {
+			switch {
+			case all || age >= most || len(s.chunks[0].raw) >= blockTarget:
 				out = append(out, s)
 				come = true
-			} else {
+			case age >= most/2:
+				half = append(half, s)
+				fallthrough
+			default:
 				next = min(next, most-age)
 			}
 		}
@@ -473,15 +477,8 @@ func (p *packer) due(now time.Time) ([]*packed, time.Duration) {
 			return out, next
 		}
 	}
-	for _, s := range p.sessions {
-		if !come || all || len(out) == passBlocks {
-			break
-		}
-		if len(s.chunks) == 1 && s.flight == nil && s.seal == "" && !s.dead && len(s.chunks[0].raw) < blockTarget {
-			if age := now.Sub(s.chunks[0].since); age < most && age >= most/2 {
-				out = append(out, s)
-			}
-		}
+	if come {
+		out = append(out, half[:min(len(half), passBlocks-len(out))]...)
 	}
 	return out, max(next, time.Millisecond)
 }
