@@ -47,13 +47,9 @@ func configure(c weir.Value) error {
 	if !ok || len(names) == 0 {
 		return weir.Error("entities is a list of names, and not empty")
 	}
-	var set detect.Set
-	for _, name := range names {
-		s := detect.Parse(name)
-		if s == 0 {
-			return weir.Error("no entity " + name + ": known are " + detect.All.String() + ", PERSONAL and SECRET")
-		}
-		set |= s
+	set, unknown := detect.Choose(names, detect.All)
+	if set == 0 {
+		return weir.Error("no entity " + unknown + ": known are " + detect.All.String() + ", PERSONAL and SECRET")
 	}
 	detector = detect.New(set)
 	return nil

@@ -56,13 +56,9 @@ func configure(c weir.Value) error {
 		if !ok || len(names) == 0 {
 			return weir.Error("entities is a list of names, and not empty")
 		}
-		var set detect.Set
-		for _, name := range names {
-			s := detect.Parse(name)
-			if s == 0 || s&^detect.Secret != 0 {
-				return weir.Error("no secret is called " + name + ": known are " + detect.Secret.String())
-			}
-			set |= s
+		set, unknown := detect.Choose(names, detect.Secret)
+		if set == 0 {
+			return weir.Error("no secret is called " + unknown + ": known are " + detect.Secret.String())
 		}
 		detector = detect.New(set)
 	}

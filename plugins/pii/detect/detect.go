@@ -57,6 +57,18 @@ type Counts [len(names)]int
 // Name returns the name of the entity at an index of Counts.
 func Name(i int) string { return names[i] }
 
+// Choose returns the set of all that are named, out of most; else the first name of something that is not in it.
+func Choose(names []string, most Set) (set Set, unknown string) {
+	for _, name := range names {
+		s := Parse(name)
+		if s == 0 || s&^most != 0 {
+			return 0, name
+		}
+		set |= s
+	}
+	return set, ""
+}
+
 // Parse returns the entity of a name, or 0. PERSONAL and SECRET are all of a sort.
 func Parse(name string) Set {
 	switch name {
