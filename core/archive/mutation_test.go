@@ -251,7 +251,7 @@ func forge(r *rand.Rand, b []byte) (out []byte, before, after [32]byte, ok bool)
 			if err != nil || h.Number != uint64(k) {
 				return b, before, after, false
 			}
-			p, err := h.Payload()
+			p, err := h.Payload(nil)
 			if err != nil {
 				return b, before, after, false
 			}

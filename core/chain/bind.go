@@ -10,6 +10,7 @@ import (
 // bound is a Plan in the form in which it is applied.
 type bound struct {
 	steps []bool       // which steps want the rows of this answer
+	few   [8]bool      // room for steps
 	masks []columnFunc // by column, several on one column in the order in which they were named
 	buf   []byte       // values that no longer fit in place; valid until the next batch of this answer
 	at    []int        // where each mask's column is among the watched ones, for the present batch
@@ -59,9 +60,18 @@ func (c *Chain) bind(e *core.Event, v *core.Verdict) {
 	if x.Columns == nil {
 		x.Columns = e.Columns
 	}
-	b := &bound{steps: make([]bool, len(c.steps))}
+	b := &bound{}
+	if len(c.steps) <= len(b.few) {
+		b.steps = b.few[:len(c.steps)]
+	} else {
+		b.steps = make([]bool, len(c.steps))
+	}
 	plan := core.Plan{Bound: b}
-	watch := make([]bool, len(e.Columns))
+	var few [64]bool
+	watch := few[:]
+	if len(e.Columns) > len(few) {
+		watch = make([]bool, len(e.Columns))
+	}
 	for i := range c.steps {
 		st := &c.steps[i]
 		if !st.kinds.Has(core.KindRows) || !st.sub.WantsProtocol(e.Session.Protocol) {

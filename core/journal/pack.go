@@ -17,7 +17,7 @@ import (
 )
 
 const (
-	blockTarget = 256 << 10 // bytes of payload at which a block need not wait for more
+	blockTarget = 1 << 20 // bytes of payload at which a block need not wait for more
 	blockMost   = 1 << 20   // bytes of payload of one block; it grows to this while JetStream is busy
 	passBytes   = 32 << 20  // bytes of blocks under way to JetStream at a time
 	passBlocks  = 2048
@@ -205,7 +205,7 @@ func (p *packer) ingest(ctx context.Context) error {
 		} else {
 			b := s.b[len(s.b)-int(s.to-s.from):]
 			for len(b) > 0 && err == nil {
-				e, n, _, ok := parseEntry(b, at)
+				e, n, _, ok := parseEntry(b, at, true)
 				if !ok {
 					p.log.Error("journal: an entry in memory cannot be read", "position", at)
 					at = s.to

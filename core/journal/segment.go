@@ -171,7 +171,7 @@ func (s *segment) read(from, limit uint64, f func(entry) error) (uint64, error) 
 		}
 		b := buf[:n]
 		for {
-			e, size, need, ok := parseEntry(b, at)
+			e, size, need, ok := parseEntry(b, at, false)
 			if ok {
 				if err := f(e); err != nil {
 					return at, err

@@ -183,8 +183,9 @@ var decompressors = sync.Pool{New: func() any {
 	return zr
 }}
 
-// Payload returns the block's payload. A raw payload points into the block; a compressed one is new.
-func (h *Header) Payload() ([]byte, error) {
+// Payload returns the block's payload. A raw payload points into the block; a compressed one is put into room, which
+// may be nil.
+func (h *Header) Payload(room []byte) ([]byte, error) {
 	if h.Codec == codecRaw {
 		return h.Stored, nil
 	}
@@ -192,7 +193,10 @@ func (h *Header) Payload() ([]byte, error) {
 	defer decompressors.Put(zr)
 	// The announced length sizes the buffer only as far as the stored bytes make it plausible.
 	hint := min(h.Raw, uint64(len(h.Stored))*32+1024)
-	p, err := zr.DecodeAll(h.Stored, make([]byte, 0, hint))
+	if uint64(cap(room)) < hint {
+		room = make([]byte, 0, hint)
+	}
+	p, err := zr.DecodeAll(h.Stored, room[:0])
 	if err != nil {
 		return nil, fmt.Errorf("ledger: block %d of %s: payload: %w", h.Number, h.Session, err)
 	}

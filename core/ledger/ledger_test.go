@@ -60,7 +60,7 @@ func TestBlockRoundTrip(t *testing.T) {
 			if err != nil || got.BlockHeader != h || got.Carry != 5 {
 				t.Fatalf("%+v, %v", got, err)
 			}
-			q, err := got.Payload()
+			q, err := got.Payload(nil)
 			if err != nil || !bytes.Equal(p, q) {
 				t.Fatalf("%d bytes became %d, %v", len(p), len(q), err)
 			}
@@ -91,7 +91,7 @@ func TestDecompressionBomb(t *testing.T) {
 		t.Fatal(err)
 	}
 	h.Raw = 1000 // the header lies
-	if _, err := h.Payload(); err == nil {
+	if _, err := h.Payload(nil); err == nil {
 		t.Fatal("a payload longer than announced was accepted")
 	}
 	if _, err := enc.Encode(core.BlockHeader{Session: "a"}, 0, make([]byte, MaxPayload+1)); err == nil {

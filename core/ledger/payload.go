@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"github.com/weir-gateway/weir/core"
@@ -72,11 +73,17 @@ func decodeSeal(b []byte) (Seal, error) {
 
 // Decoder turns the blocks of one session, given in order, back into its records. Its zero value is ready.
 type Decoder struct {
+	// Passing says that a record, and what it points to, is of no use once it has been shown: the next may take its room.
+	Passing bool
+
+	record core.Record
 	part  []byte // the pieces so far of a record that goes on
 	begun bool
 	next  uint64 // the seq expected of the next record
 	seal  *Seal
 }
+
+var rooms = sync.Pool{New: func() any { return new([]byte) }}
 
 // Partial reports whether a record has begun and not ended with the blocks so far.
 func (d *Decoder) Partial() bool { return d.begun }
@@ -85,7 +92,8 @@ func (d *Decoder) Partial() bool { return d.begun }
 func (d *Decoder) Seal() *Seal { return d.seal }
 
 // Decode calls f with each record that ends in the block b. Numbering is checked against the block's header:
-// FirstSeq and LastSeq count the records that begin in it. The record and what it points to stay valid.
+// FirstSeq and LastSeq count the records that begin in it. The record and what it points to stay valid, unless d is
+// Passing.
 // What f returns ends the decoding and is returned as it is.
 func (d *Decoder) Decode(h *Header, f func(r *core.Record, elapsed time.Duration) error) error {
 	if d.seal != nil {
@@ -97,10 +105,18 @@ func (d *Decoder) Decode(h *Header, f func(r *core.Record, elapsed time.Duration
 	if h.Carry != uint64(len(d.part)) {
 		return fmt.Errorf("ledger: block %d of %s goes on at byte %d of a record, it should at %d", h.Number, h.Session, h.Carry, len(d.part))
 	}
-	payload, err := h.Payload()
+	var room *[]byte
+	if d.Passing && h.Codec != codecRaw {
+		room = rooms.Get().(*[]byte)
+		defer rooms.Put(room)
+	} else {
+		room = new([]byte)
+	}
+	payload, err := h.Payload(*room)
 	if err != nil {
 		return err
 	}
+	*room = payload
 	in := decoder{b: payload}
 	begins := uint64(0) // records that begin in this block
 	for len(in.b) > 0 {
@@ -134,7 +150,10 @@ func (d *Decoder) Decode(h *Header, f func(r *core.Record, elapsed time.Duration
 				d.part = nil
 			}
 			d.begun = false
-			r := new(core.Record)
+			r := &d.record
+			if !d.Passing {
+				r = new(core.Record)
+			}
 			elapsed, err := DecodeRecord(body, r)
 			if err != nil {
 				return fmt.Errorf("block %d of %s: %w", h.Number, h.Session, err)
@@ -181,7 +200,7 @@ func btoi(b bool) int {
 // Tail returns how many bytes of an unfinished record are stored with the block and those before it: what the next
 // block's Carry has to be.
 func (h *Header) Tail() (uint64, error) {
-	payload, err := h.Payload()
+	payload, err := h.Payload(nil)
 	if err != nil {
 		return 0, err
 	}
@@ -203,7 +222,7 @@ func (h *Header) Tail() (uint64, error) {
 
 // ReadSeal returns the seal that a seal block holds.
 func (h *Header) ReadSeal() (Seal, error) {
-	payload, err := h.Payload()
+	payload, err := h.Payload(nil)
 	if err != nil {
 		return Seal{}, err
 	}

@@ -151,7 +151,7 @@ var errBad = errors.New("bad block") // ends the walk over a session; the proble
 func (v *verifier) session(ctx context.Context, id string) {
 	v.r.Sessions++
 	var (
-		dec    Decoder
+		dec    = Decoder{Passing: true}
 		prev   [32]byte
 		number uint64
 		sealed bool

@@ -28,6 +28,16 @@ type answerState struct {
 	need    int    // bytes that the next message needs; 0: not known
 	changed bool   // DDL has run and is not committed, as far as is known
 	rewrite func() // rebuilds the present event in out after its texts have changed
+	told    told
+	event   core.Event  // the one that is being checked
+	result  core.Result // and its result
+	tag     string      // of the last result
+}
+
+// made returns an event that is good until the next one of the upstream's side: each would be allocated else.
+func (a *answerState) made(e core.Event) *core.Event {
+	a.event = e
+	return &a.event
 }
 
 // readAnswers reads once what the upstream has sent, and deals with it.
@@ -361,10 +371,10 @@ func (c *connection) described(head reply, fields []field) {
 // rowDescription opens a tabular answer, or tells the shape of one to come.
 func (c *connection) rowDescription(ctx context.Context, frame, b []byte, head reply) error {
 	a := &c.answer
-	fields := readFields(b)
+	shape := a.told.shape(b)
 	x := head.exchange
 	if head.kind == 'D' {
-		c.described(head, fields)
+		c.described(head, shape.fields)
 		if head.own {
 			c.queue.pop()
 			head.stmt.answered()
@@ -383,9 +393,9 @@ func (c *connection) rowDescription(ctx context.Context, frame, b []byte, head r
 	}
 	a.out = append(a.out, frame...)
 	if c.wantsAnswer {
-		columns := c.columns(ctx, fields, nil, head)
+		columns := c.columnsOf(ctx, shape, head)
 		x.Columns, x.Plan = columns, core.Plan{}
-		d := c.say(ctx, &core.Event{Kind: core.KindColumns, Direction: core.FromUpstream, Exchange: x, Columns: columns}, len(a.out))
+		d := c.say(ctx, a.made(core.Event{Kind: core.KindColumns, Direction: core.FromUpstream, Exchange: x, Columns: columns}), len(a.out))
 		if d != nil {
 			a.out = a.out[:len(a.out)-len(frame)]
 			return c.abandon(ctx, head, d)
@@ -409,7 +419,13 @@ func (c *connection) columns(ctx context.Context, fields []field, formats []int1
 	if c.catalog == nil {
 		return columnsOf(fields, formats)
 	}
-	command, at := head.body, 0
+	command, at := c.answered(head)
+	return c.catalog.columns(ctx, fields, formats, command, at)
+}
+
+// answered returns the command that is being answered, and which statement of its text.
+func (c *connection) answered(head reply) (command *core.Command, at int) {
+	command = head.body
 	switch s := head.portal.statement(); {
 	case command != nil:
 	case s != nil:
@@ -423,7 +439,7 @@ func (c *connection) columns(ctx context.Context, fields []field, formats []int1
 	default:
 		command = &core.Command{} // it may be one of several statements
 	}
-	return c.catalog.columns(ctx, fields, formats, command, at)
+	return command, at
 }
 
 // dataRow opens a batch with the first row of a read.
@@ -442,7 +458,7 @@ func (c *connection) dataRow(ctx context.Context, frame []byte, head reply) erro
 		columns := c.columns(ctx, fields, formats, head)
 		x.Columns, x.Plan = columns, core.Plan{}
 		at := len(a.out)
-		if d := c.say(ctx, &core.Event{Kind: core.KindColumns, Direction: core.FromUpstream, Exchange: x, Columns: columns}, at); d != nil {
+		if d := c.say(ctx, a.made(core.Event{Kind: core.KindColumns, Direction: core.FromUpstream, Exchange: x, Columns: columns}), at); d != nil {
 			return c.abandon(ctx, head, d)
 		}
 		head.planned, head.columns = true, columns
@@ -484,9 +500,9 @@ func (c *connection) closeRows(ctx context.Context) error {
 	}
 	head, _ := c.queue.peek()
 	a.batch.Data = a.out[a.rows:]
-	d := c.say(ctx, &core.Event{
+	d := c.say(ctx, a.made(core.Event{
 		Kind: core.KindRows, Direction: core.FromUpstream, Exchange: head.exchange, Rows: &a.batch, Frame: c,
-	}, 0)
+	}), 0)
 	start := a.rows
 	a.rows, a.batch.Data = -1, nil
 	if d != nil {

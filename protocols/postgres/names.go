@@ -222,7 +222,8 @@ func (n *names) first(name string) *statement {
 }
 
 // meant returns what a name may mean to a message of a sequence. Within one sequence it is what was asked for last: had
-// that failed, the server would not get to the message. A name with more meanings than are judged has none.
+// that failed, the server would not get to the message. A name with more meanings than are judged has none. The list is
+// for reading: a list of meanings grows and is cut, but what it holds is never written over.
 func (n *names) meant(name string, sequence uint64) []*statement {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -231,12 +232,12 @@ func (n *names) meant(name string, sequence uint64) []*statement {
 		return nil
 	}
 	if s := list[len(list)-1]; s.sequence == sequence {
-		return []*statement{s}
+		return list[len(list)-1 : len(list) : len(list)]
 	}
 	if len(list) > maxMeanings {
 		return nil
 	}
-	return append([]*statement(nil), list...)
+	return list[:len(list):len(list)]
 }
 
 // get returns what a name may mean, or every meaning of all names when it is "*". The newest is the last.

@@ -32,8 +32,9 @@ type requestState struct {
 	data     []byte         // what one read has brought of it
 	draining atomic.Bool
 	deadline time.Time
-	need     int  // bytes that the next message needs; 0: not known
-	bye      bool // the client has said goodbye
+	need     int        // bytes that the next message needs; 0: not known
+	bye      bool       // the client has said goodbye
+	event    core.Event // the command that is being judged
 }
 
 // goodbyeTime bounds how long an upstream may go on answering a client that has said goodbye.
@@ -188,9 +189,10 @@ func (c *connection) judge(ctx context.Context, x *core.Exchange, stage string, 
 		}
 		end += n
 	}
-	v := c.tell(ctx, &core.Event{
+	q.event = core.Event{
 		Kind: core.KindCommand, Direction: core.FromClient, Exchange: x, Stage: stage, Params: params, Wire: l.in[q.kept:end],
-	})
+	}
+	v := c.tell(ctx, &q.event)
 	q.kept = end
 	return v.Deny
 }

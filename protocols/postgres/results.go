@@ -213,10 +213,14 @@ func (c *connection) beside(ctx context.Context, typ byte, frame, b []byte) erro
 // complete ends one statement's answer.
 func (c *connection) complete(ctx context.Context, typ byte, frame, b []byte, head reply) error {
 	a := &c.answer
-	r := &core.Result{Status: "ok"}
+	r := &a.result
+	*r = core.Result{Status: "ok"}
 	switch typ {
 	case 'C':
-		r.Tag = string(bytes.TrimSuffix(b, []byte{0}))
+		if tag := bytes.TrimSuffix(b, []byte{0}); a.tag != string(tag) {
+			a.tag = string(tag)
+		}
+		r.Tag = a.tag
 		if i := strings.LastIndexByte(r.Tag, ' '); i >= 0 {
 			r.Rows, _ = strconv.ParseInt(r.Tag[i+1:], 10, 64)
 		}
@@ -243,7 +247,7 @@ func (c *connection) complete(ctx context.Context, typ byte, frame, b []byte, he
 	if !c.wantsAnswer {
 		return nil
 	}
-	d := c.say(ctx, &core.Event{Kind: core.KindResult, Direction: core.FromUpstream, Exchange: head.exchange, Result: r}, len(a.out))
+	d := c.say(ctx, a.made(core.Event{Kind: core.KindResult, Direction: core.FromUpstream, Exchange: head.exchange, Result: r}), len(a.out))
 	switch {
 	case d == nil:
 		return nil

@@ -111,7 +111,7 @@ func (x *Index) known(ctx context.Context, id string) (n uint64, err error) {
 }
 
 func newBuilding() *building {
-	return &building{decodes: true, chained: true, texts: map[string]int64{}}
+	return &building{dec: ledger.Decoder{Passing: true}, decodes: true, chained: true, texts: map[string]int64{}}
 }
 
 // add reads one block. What cannot be read makes the session unverified; it does not end the indexing.
