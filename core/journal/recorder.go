@@ -19,6 +19,7 @@ type recorder struct {
 	epoch   uint64 // of the log when the session began: a loss in between ends the session
 	promise core.Promise
 	first   time.Time // of the first record, with the monotonic clock
+	prior   ledger.Prior
 	sealed  atomic.Bool
 }
 
@@ -61,7 +62,10 @@ func (r *recorder) Record(ctx context.Context, rec *core.Record) (core.Mark, err
 	l := r.j.wal
 	recordsTotal.Inc()
 	if size > l.piece() {
-		mark, err := l.append(ctx, r.epoch, entryRecord, r.shard, r.id, ledger.AppendRecordHead(nil, rec, elapsed), rec.Wire)
+		mark, err := l.append(ctx, r.epoch, entryRecord, r.shard, r.id, ledger.AppendRecordHead(nil, rec, elapsed, nil), rec.Wire)
+		if err == nil {
+			r.prior.Wrote(rec) // and not before: what failed is not there for the next to refer to
+		}
 		return core.Mark(mark), err
 	}
 	if err := l.admit(ctx, r.epoch); err != nil {
@@ -70,7 +74,7 @@ func (r *recorder) Record(ctx context.Context, rec *core.Record) (core.Mark, err
 	p := l.reserve(entryHead + len(r.id) + size)
 	start := len(p.b)
 	p.b = beginEntry(p.b, l.next, entryRecord, r.shard, r.id)
-	p.b = ledger.AppendRecord(p.b, rec, elapsed)
+	p.b = ledger.AppendRecord(p.b, rec, elapsed, &r.prior)
 	mark := l.finishEntry(p, start)
 	l.mu.Unlock()
 	return core.Mark(mark), nil

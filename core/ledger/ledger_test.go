@@ -28,16 +28,16 @@ func TestRecordRoundTrip(t *testing.T) {
 			r.Decisions = append(r.Decisions, core.Decision{Step: rapid.String().Draw(t, "s"), Action: rapid.String().Draw(t, "a"), Rule: rapid.String().Draw(t, "r"), Detail: rapid.String().Draw(t, "d")})
 		}
 		elapsed := time.Duration(rapid.Int64Range(0, 1<<60).Draw(t, "elapsed"))
-		b := AppendRecord(nil, &r, elapsed)
+		b := AppendRecord(nil, &r, elapsed, nil)
 		if n, err := RecordSize(&r); err != nil || n < len(b) {
 			t.Fatalf("size %d for %d bytes, %v", n, len(b), err)
 		}
 		var got core.Record
-		e, err := DecodeRecord(b, &got)
+		e, err := DecodeRecord(b, &got, nil)
 		if err != nil || e != elapsed {
 			t.Fatal(e, err)
 		}
-		if again := AppendRecord(nil, &got, e); !bytes.Equal(b, again) {
+		if again := AppendRecord(nil, &got, e, nil); !bytes.Equal(b, again) {
 			t.Fatalf("%x became %x", b, again)
 		}
 	})
@@ -220,14 +220,14 @@ func TestLedgerAfterACrash(t *testing.T) {
 func FuzzDecodeBlock(f *testing.F) {
 	enc := NewEncoder()
 	r := core.Record{Kind: core.KindCommand, Direction: core.FromClient, Facts: []byte(`{"command":{}}`), Wire: bytes.Repeat([]byte("select "), 100), Decisions: []core.Decision{{Step: "a"}}}
-	p := AppendPiece(nil, AppendRecord(nil, &r, 1), false)
+	p := AppendPiece(nil, AppendRecord(nil, &r, 1, nil), false)
 	p = AppendSeal(p, Seal{End: core.EndClosed, Records: 1, Blocks: 1})
 	b, err := enc.Encode(core.BlockHeader{Session: "a", Seal: true}, 0, p)
 	if err != nil {
 		f.Fatal(err)
 	}
 	f.Add(b.Bytes)
-	p = AppendPiece(nil, AppendRecord(nil, &r, 1)[:50], true)
+	p = AppendPiece(nil, AppendRecord(nil, &r, 1, nil)[:50], true)
 	b, _ = enc.Encode(core.BlockHeader{Session: "a"}, 0, p)
 	f.Add(b.Bytes)
 	f.Add([]byte(magic))
@@ -245,14 +245,14 @@ func FuzzDecodeBlock(f *testing.F) {
 
 func FuzzDecodeRecord(f *testing.F) {
 	r := core.Record{Kind: core.KindCommand, Direction: core.FromClient, Time: time.Unix(1, 2), Facts: []byte(`{}`), Wire: []byte("x"), Decisions: []core.Decision{{Step: "a"}}}
-	f.Add(AppendRecord(nil, &r, 1))
+	f.Add(AppendRecord(nil, &r, 1, nil))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		var r core.Record
-		e, err := DecodeRecord(data, &r)
+		e, err := DecodeRecord(data, &r, nil)
 		if err != nil {
 			return
 		}
-		if again := AppendRecord(nil, &r, e); !bytes.Equal(again, data) {
+		if again := AppendRecord(nil, &r, e, nil); !bytes.Equal(again, data) {
 			t.Fatalf("two encodings of one record: %x, %x", data, again)
 		}
 	})

@@ -77,10 +77,11 @@ type Decoder struct {
 	Passing bool
 
 	record core.Record
-	part  []byte // the pieces so far of a record that goes on
-	begun bool
-	next  uint64 // the seq expected of the next record
-	seal  *Seal
+	prior  Prior
+	part   []byte // the pieces so far of a record that goes on
+	begun  bool
+	next   uint64 // the seq expected of the next record
+	seal   *Seal
 }
 
 var rooms = sync.Pool{New: func() any { return new([]byte) }}
@@ -151,10 +152,11 @@ func (d *Decoder) Decode(h *Header, f func(r *core.Record, elapsed time.Duration
 			}
 			d.begun = false
 			r := &d.record
+			d.prior.passing = d.Passing
 			if !d.Passing {
 				r = new(core.Record)
 			}
-			elapsed, err := DecodeRecord(body, r)
+			elapsed, err := DecodeRecord(body, r, &d.prior)
 			if err != nil {
 				return fmt.Errorf("block %d of %s: %w", h.Number, h.Session, err)
 			}

@@ -20,20 +20,25 @@ var (
 	errShort   = errors.New("cut short")
 	errVarint  = errors.New("varint is not in its shortest form")
 	errTooLong = errors.New("length is over the limit")
+	errPrior   = errors.New("its facts begin as those of an earlier record that has not so many")
 )
 
 // AppendRecord appends the encoding of r to b. The monotonic time since the session's first record goes in beside
-// the wall clock, so that a clock that was set shows.
-func AppendRecord(b []byte, r *core.Record, elapsed time.Duration) []byte {
-	return append(AppendRecordHead(b, r, elapsed), r.Wire...)
+// the wall clock, so that a clock that was set shows. Prior is what has been encoded of the session, or nil.
+func AppendRecord(b []byte, r *core.Record, elapsed time.Duration, prior *Prior) []byte {
+	return append(AppendRecordHead(b, r, elapsed, prior), r.Wire...)
 }
 
 // AppendRecordHead appends what AppendRecord does, but for the wire bytes, which are its end.
-func AppendRecordHead(b []byte, r *core.Record, elapsed time.Duration) []byte {
+func AppendRecordHead(b []byte, r *core.Record, elapsed time.Duration, prior *Prior) []byte {
+	shared, kind := prior.shared(r.Kind, r.Facts), byte(r.Kind)
+	if shared > 0 {
+		kind |= flagShared
+	}
 	b = binary.AppendUvarint(b, r.Seq)
 	b = binary.AppendVarint(b, r.Time.UnixNano())
 	b = binary.AppendUvarint(b, uint64(max(elapsed, 0)))
-	b = append(b, byte(r.Kind), byte(r.Direction))
+	b = append(b, kind, byte(r.Direction))
 	b = binary.AppendUvarint(b, uint64(len(r.Decisions)))
 	for i := range r.Decisions {
 		d := &r.Decisions[i]
@@ -42,14 +47,18 @@ func AppendRecordHead(b []byte, r *core.Record, elapsed time.Duration) []byte {
 		b = appendWord(b, d.Rule)
 		b = appendWord(b, d.Detail)
 	}
-	b = binary.AppendUvarint(b, uint64(len(r.Facts)))
-	b = append(b, r.Facts...)
+	if shared > 0 {
+		b = binary.AppendUvarint(b, uint64(shared))
+	}
+	b = binary.AppendUvarint(b, uint64(len(r.Facts)-shared))
+	b = append(b, r.Facts[shared:]...)
+	prior.keep(r.Kind, r.Facts, shared)
 	return binary.AppendUvarint(b, uint64(len(r.Wire)))
 }
 
 // RecordSize returns an upper bound of what AppendRecord appends, and an error when r is over the limits.
 func RecordSize(r *core.Record) (int, error) {
-	n := 10 + 10 + 10 + 2 + 3*binary.MaxVarintLen32 + len(r.Facts) + len(r.Wire)
+	n := 10 + 10 + 10 + 2 + 4*binary.MaxVarintLen32 + len(r.Facts) + len(r.Wire)
 	if len(r.Decisions) > maxDecisions {
 		return 0, fmt.Errorf("ledger: record %d has %d decisions; at most %d are kept", r.Seq, len(r.Decisions), maxDecisions)
 	}
@@ -63,13 +72,15 @@ func RecordSize(r *core.Record) (int, error) {
 	return n, nil
 }
 
-// DecodeRecord reads exactly one record from b. Facts and Wire point into b.
-func DecodeRecord(b []byte, r *core.Record) (elapsed time.Duration, err error) {
+// DecodeRecord reads exactly one record from b. Wire points into b, and so do Facts, unless they begin as those of an
+// earlier record: then they are new. Prior is what has been decoded of the session, or nil.
+func DecodeRecord(b []byte, r *core.Record, prior *Prior) (elapsed time.Duration, err error) {
 	d := decoder{b: b}
 	r.Seq = d.uvarint()
 	r.Time = time.Unix(0, d.varint()).UTC()
 	e := d.uvarint()
-	r.Kind, r.Direction = core.Kind(d.byte()), core.Direction(d.byte())
+	kind := d.byte()
+	r.Kind, r.Direction = core.Kind(kind&^flagShared), core.Direction(d.byte())
 	n := d.uvarint()
 	if n > maxDecisions || n*4 > uint64(len(d.b)) { // each takes four bytes at least
 		d.fail(errTooLong)
@@ -82,7 +93,17 @@ func DecodeRecord(b []byte, r *core.Record) (elapsed time.Duration, err error) {
 			r.Decisions[i] = core.Decision{Step: d.word(), Action: d.word(), Rule: d.word(), Detail: d.word()}
 		}
 	}
+	shared := uint64(0)
+	if kind&flagShared != 0 {
+		shared = d.uvarint()
+	}
 	r.Facts = d.bytes(MaxRecord)
+	if kind&flagShared != 0 && d.err == nil {
+		var ok bool
+		if r.Facts, ok = prior.restore(r.Kind, shared, r.Facts); !ok {
+			d.fail(errPrior)
+		}
+	}
 	r.Wire = d.bytes(MaxRecord)
 	switch {
 	case d.err != nil:
@@ -96,6 +117,7 @@ func DecodeRecord(b []byte, r *core.Record) (elapsed time.Duration, err error) {
 	case e > 1<<62:
 		return 0, fmt.Errorf("ledger: record %d: elapsed time is out of range", r.Seq)
 	}
+	prior.keep(r.Kind, r.Facts, int(shared))
 	return time.Duration(e), nil
 }
 

@@ -79,7 +79,7 @@ func pack(t *testing.T, s *shelf, records []core.Record, end core.End) {
 		if r.Time.IsZero() {
 			r.Time = begin.Add(time.Duration(i) * 10 * time.Millisecond)
 		}
-		b := ledger.AppendRecord(nil, r, 0)
+		b := ledger.AppendRecord(nil, r, 0, nil)
 		if i == 4 {
 			p = ledger.AppendPiece(p, b[:7], true)
 			put(p, core.BlockHeader{FirstSeq: first, LastSeq: uint64(i)})

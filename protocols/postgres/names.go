@@ -67,6 +67,7 @@ type portal struct {
 	from       string       // the name of the prepared statement
 	statements []*statement // what that may have meant when Bind was sent
 	params     []core.Param
+	few        [4]core.Param // room for params
 	formats    []int16
 	described  bool // a Describe of it has been asked for
 

@@ -401,7 +401,10 @@ func (c *connection) bind(frame, b []byte) error {
 	}
 	p := &portal{name: m.DestinationPortal, from: m.PreparedStatement, statements: c.names.meant(m.PreparedStatement, c.request.sequence), formats: m.ResultFormatCodes}
 	if c.wantsCommand && len(m.Parameters) > 0 {
-		p.params = make([]core.Param, len(m.Parameters))
+		if p.params = p.few[:]; len(m.Parameters) > len(p.few) {
+			p.params = make([]core.Param, len(m.Parameters))
+		}
+		p.params = p.params[:len(m.Parameters)]
 		for i, v := range m.Parameters {
 			format := int16(0)
 			switch len(m.ParameterFormatCodes) {

@@ -85,7 +85,7 @@ func Session(id string, n int, seed uint64) []core.Block {
 				Seq: seq, Time: at.Add(time.Duration(seq) * time.Millisecond), Kind: core.KindBytes, Direction: core.FromUpstream,
 				Facts: fmt.Appendf(nil, `{"bytes":%d}`, rnd.IntN(100)), Wire: bytes.Repeat([]byte{byte(rnd.Uint32())}, rnd.IntN(2000)),
 			}
-			p = ledger.AppendPiece(p, ledger.AppendRecord(nil, &r, time.Duration(seq)), false)
+			p = ledger.AppendPiece(p, ledger.AppendRecord(nil, &r, time.Duration(seq), nil), false)
 			seq++
 		}
 		h.LastSeq = seq - 1
@@ -293,7 +293,7 @@ func large(t *testing.T, e *env) {
 	payload := make([]byte, 3<<20)
 	_, _ = rnd.Read(payload)
 	r := core.Record{Time: time.Unix(1, 0), Kind: core.KindBytes, Direction: core.FromClient, Facts: []byte("{}"), Wire: payload}
-	p := ledger.AppendPiece(nil, ledger.AppendRecord(nil, &r, 0), false)
+	p := ledger.AppendPiece(nil, ledger.AppendRecord(nil, &r, 0, nil), false)
 	b, err := ledger.NewEncoder().Encode(core.BlockHeader{Session: "a"}, 0, p)
 	if err != nil {
 		t.Fatal(err)
