@@ -19,6 +19,7 @@ func main() {
 	weir := flag.String("weir", "bin/weir", "the gateway's binary")
 	guest := flag.String("guest", "sdk/c/examples/mask/mask.wasm", "the plugin that masks")
 	step := flag.String("step", "sdk/c/examples/block/block.wasm", "the plugin that is asked about statements, three times in the way called steps")
+	policy := flag.String("policy", "core/opa/bench/realistic.rego", "the guardrails; they may ask for 1,000 tables in data.house")
 	rounds := flag.Int("rounds", 5, "alternating rounds of each measure")
 	seconds := flag.Float64("seconds", 2, "of one pgbench run")
 	out := flag.String("o", "", "also write the table to this file")
@@ -32,7 +33,7 @@ func main() {
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
-	b := &bench{weir: *weir, guest: *guest, step: *step, rounds: *rounds, seconds: *seconds, profiled: *profiled, profiledWork: *work, modes: strings.Split(*modes, ",")}
+	b := &bench{weir: *weir, guest: *guest, step: *step, policy: *policy, rounds: *rounds, seconds: *seconds, profiled: *profiled, profiledWork: *work, modes: strings.Split(*modes, ",")}
 	if *ways != "" {
 		b.only = strings.Split(*ways, ",")
 	}

@@ -8,6 +8,7 @@ import (
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/x509"
+	"encoding/json"
 	"encoding/pem"
 	"errors"
 	"fmt"
@@ -31,6 +32,7 @@ type bench struct {
 	weir                   string
 	guest                  string // a masking plugin
 	step                   string // a plugin that is asked about statements
+	policy                 string // the guardrails, which ask data.house
 	only                   []string
 	dir                    string
 	rounds                 int
@@ -123,18 +125,21 @@ func (b *bench) start(ctx context.Context) error {
 // wants reports whether a way is to be measured.
 func (b *bench) wants(way string) bool { return len(b.only) == 0 || slices.Contains(b.only, way) }
 
-const policy = `package weir.guardrails
-import rego.v1
-deny contains {"rule": "no-ddl", "reason": "no"} if "ddl" in input.event.command.effects
-deny contains {"rule": "no-unbounded-write", "reason": "no"} if {
-	"write" in input.event.command.effects
-	not input.event.command.where
+// house is the data that the policy asks: the tables that are measured, and others up to 1,000.
+func house() ([]byte, error) {
+	entry := map[string]any{"team": "bench", "open": []string{"read", "write", "call"}, "personal": []string{}, "rows": 100_000_000}
+	tables := map[string]any{}
+	for i := range 1000 {
+		tables["public.table_"+strconv.Itoa(i)] = entry
+	}
+	for _, name := range []string{"pgbench_accounts", "pgbench_branches", "pgbench_tellers", "pgbench_history", "wide", "loaded"} {
+		tables["public."+name] = entry
+	}
+	return json.Marshal(map[string]any{"house": map[string]any{
+		"tables": tables, "refused": []string{"ddl", "privilege", "file", "process", "network", "admin"},
+		"functions": []string{"pg_catalog.now", "pg_catalog.count"},
+	}})
 }
-deny contains {"rule": "no-privilege", "reason": "no"} if {
-	some effect in {"privilege", "file", "process", "network", "admin"}
-	effect in input.event.command.effects
-}
-`
 
 func (b *bench) gateway(ctx context.Context, name, promise, record, chain string) error {
 	dir := filepath.Join(b.dir, name)
@@ -153,7 +158,18 @@ plugins:
 			}
 		}
 	}
-	if err := os.WriteFile(filepath.Join(dir, "policies", "guardrails.rego"), []byte(policy+"\n"), 0o600); err != nil {
+	policy, err := os.ReadFile(b.policy)
+	if err != nil {
+		return err
+	}
+	data, err := house()
+	if err != nil {
+		return err
+	}
+	if err := os.WriteFile(filepath.Join(dir, "policies", "guardrails.rego"), policy, 0o600); err != nil {
+		return err
+	}
+	if err := os.WriteFile(filepath.Join(dir, "policies", "data.json"), data, 0o600); err != nil {
 		return err
 	}
 	if err := os.WriteFile(filepath.Join(dir, "policies", "access.rego"), []byte("package weir.access\nimport rego.v1\nallow if true\n"), 0o600); err != nil {
@@ -216,7 +232,7 @@ targets:
 	case <-time.After(30 * time.Second):
 		return errors.New("not ready after 30 s")
 	}
-	token := exec.CommandContext(ctx, b.weir, "token", "-c", file, "--subject", "bench", "--ttl", "12h")
+	token := exec.CommandContext(ctx, b.weir, "token", "-c", file, "--subject", "bench", "--group", "bench", "--ttl", "12h")
 	token.Env = cmd.Env
 	out, err := token.Output()
 	if err != nil {

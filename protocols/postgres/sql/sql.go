@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"sync/atomic"
+	"time"
 	"unicode/utf8"
 
 	lru "github.com/hashicorp/golang-lru/v2"
@@ -22,10 +23,11 @@ import (
 
 // Limits of what is read. A text beyond them is incomplete.
 const (
-	maxText    = 1 << 20 // bytes of one text
-	cacheTexts = 8192    // texts kept
-	cacheText  = 16 << 10
-	parsers    = 2 // each takes about 80 MB
+	maxText        = 1 << 20 // bytes of one text
+	cacheTexts     = 8192    // texts kept
+	cacheText      = 16 << 10
+	maxParsers     = 2 // each takes about 80 MB
+	parserPatience = 50 * time.Millisecond
 )
 
 // Script is everything that one text asks for.
@@ -58,13 +60,12 @@ type Statement struct {
 
 // Reader reads statements. It is safe for concurrent use.
 type Reader struct {
-	cache  *lru.Cache[string, *Script]
-	shapes *lru.Cache[string, *Script] // by normalised text
-	slots  chan struct{}
-	// compiling is held by the first parse, which compiles the grammar: one beside it would compile it a second time,
-	// and both would take twice as long.
-	compiling chan struct{}
-	compiled  atomic.Bool
+	cache   *lru.Cache[string, *Script]
+	shapes  *lru.Cache[string, *Script] // by normalised text
+	free    chan struct{}               // a token for each parser that is not at work
+	parsers atomic.Int32
+	// compiled is set by the first parse, which compiles the grammar: one beside it would compile it a second time.
+	compiled atomic.Bool
 }
 
 // NewReader returns a Reader with an empty cache.
@@ -77,7 +78,10 @@ func NewReader() *Reader {
 	if err != nil {
 		panic(err)
 	}
-	return &Reader{cache: cache, shapes: shapes, slots: make(chan struct{}, parsers), compiling: make(chan struct{}, 1)}
+	r := &Reader{cache: cache, shapes: shapes, free: make(chan struct{}, maxParsers)}
+	r.parsers.Store(1)
+	r.free <- struct{}{}
+	return r
 }
 
 // Warm compiles the grammar, which takes a second or more of processor time, so that no session has to wait for it.
@@ -167,15 +171,37 @@ type parsed struct {
 
 var errParser = errors.New("the parser failed")
 
-// parse runs the grammar, at most `parsers` at a time.
-func (r *Reader) parse(ctx context.Context, text string) (p *parsed, err error) {
+// borrow takes a parser. Another one costs a second of processor time and 80 MB, so there is one only after somebody
+// has waited for longer than usual statements take.
+func (r *Reader) borrow(ctx context.Context) error {
 	select {
-	case r.slots <- struct{}{}:
-	case <-ctx.Done():
-		return nil, ctx.Err()
+	case <-r.free:
+		return nil
+	default:
+	}
+	wait := time.NewTimer(parserPatience)
+	defer wait.Stop()
+	for {
+		select {
+		case <-r.free:
+			return nil
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-wait.C:
+			if n := r.parsers.Load(); n < maxParsers && r.compiled.Load() && r.parsers.CompareAndSwap(n, n+1) {
+				return nil
+			}
+		}
+	}
+}
+
+// parse runs the grammar, at most maxParsers at a time.
+func (r *Reader) parse(ctx context.Context, text string) (p *parsed, err error) {
+	if err := r.borrow(ctx); err != nil {
+		return nil, err
 	}
 	defer func() {
-		<-r.slots
+		r.free <- struct{}{}
 		if e := recover(); e != nil {
 			p, err = nil, errParser
 		}
@@ -186,19 +212,8 @@ func (r *Reader) parse(ctx context.Context, text string) (p *parsed, err error) 
 	if tooDeep(text) {
 		return nil, errors.New("it nests too deeply")
 	}
-	if !r.compiled.Load() {
-		select {
-		case r.compiling <- struct{}{}:
-		case <-ctx.Done():
-			return nil, ctx.Err()
-		}
-		if r.compiled.Load() { // by the one before
-			<-r.compiling
-		} else {
-			defer func() { r.compiled.Store(true); <-r.compiling }()
-		}
-	}
 	tree, err := parser.ParseToJSON(text)
+	r.compiled.Store(true)
 	if err != nil {
 		return nil, err
 	}
