@@ -6,8 +6,6 @@ package file
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"os"
@@ -17,16 +15,8 @@ import (
 	"syscall"
 
 	"github.com/weir-gateway/weir/core"
+	"github.com/weir-gateway/weir/core/archive/segment"
 	"github.com/weir-gateway/weir/core/ledger"
-)
-
-const (
-	segmentMagic = "WEIRSEG\x01"
-	segmentHead  = len(segmentMagic) + 8 // and the segment's number
-	frameMagic   = "WBLK"
-	frameHead    = len(frameMagic) + 4 + sha256.Size // and the block's length and hash
-	maxBlock     = ledger.MaxHeader + ledger.MaxStored
-	extension    = ".weir"
 )
 
 // Options of a store. The zero value is right for a gateway.
@@ -44,42 +34,17 @@ type Store struct {
 
 	mu       sync.Mutex
 	lock     *os.File
-	sessions map[string]*refs
-	segments map[uint32]*segment
+	sessions segment.Directory
+	segments map[uint32]*state
 	active   *os.File // nil: the next Put begins a segment
 	current  uint32
 	sync     func(*os.File) error // (*os.File).Sync, but for tests
 }
 
-// segment is what is known of a file.
-type segment struct {
+// state is what is known of a segment's file.
+type state struct {
 	end    int64 // everything before it has been looked at
 	damage []string
-}
-
-// refs says where the blocks of a session lie, in the order of their numbers.
-type refs []ref
-
-type ref struct {
-	number       uint64
-	segment      uint32
-	offset, size uint32 // of the block itself, behind its frame's head
-}
-
-// find returns the position of a number, and whether it is there.
-func (r refs) find(number uint64) (int, bool) {
-	if n := len(r); n == 0 || r[n-1].number < number { // nearly always
-		return n, false
-	}
-	return slices.BinarySearchFunc(r, number, func(a ref, n uint64) int {
-		switch {
-		case a.number < n:
-			return -1
-		case a.number > n:
-			return 1
-		}
-		return 0
-	})
 }
 
 // Open opens the store in dir. For writing it makes the directory (mode 0700), takes its lock, and sets a torn last
@@ -89,7 +54,7 @@ func Open(dir string, o Options) (*Store, error) {
 		o.SegmentSize = 128 << 20
 	}
 	o.SegmentSize = min(max(o.SegmentSize, 4096), 1<<30)
-	s := &Store{dir: dir, o: o, sessions: map[string]*refs{}, segments: map[uint32]*segment{}, sync: (*os.File).Sync}
+	s := &Store{dir: dir, o: o, sessions: segment.Directory{}, segments: map[uint32]*state{}, sync: (*os.File).Sync}
 	if o.ReadOnly {
 		if err := s.refresh(); err != nil {
 			return nil, err
@@ -119,7 +84,7 @@ func Open(dir string, o Options) (*Store, error) {
 }
 
 func (s *Store) path(n uint32) string {
-	return filepath.Join(s.dir, fmt.Sprintf("%08d%s", n, extension))
+	return filepath.Join(s.dir, segment.Name(n))
 }
 
 // Put implements core.Store.
@@ -128,13 +93,8 @@ func (s *Store) Put(ctx context.Context, blocks []core.Block) error {
 		return errors.New("archive: the store is open for reading only")
 	}
 	for i := range blocks {
-		b := &blocks[i]
-		h, err := ledger.ParseBlock(b.Bytes)
-		if err != nil {
-			return fmt.Errorf("archive: %w", err)
-		}
-		if h.BlockHeader != b.Header || sha256.Sum256(b.Bytes) != b.Hash {
-			return fmt.Errorf("archive: block %d of %s: header or hash is not that of its bytes", h.Number, h.Session)
+		if err := segment.Check(&blocks[i]); err != nil {
+			return err
 		}
 	}
 	s.mu.Lock()
@@ -161,11 +121,7 @@ func (s *Store) put(blocks []core.Block) (int, error) {
 	}
 	seg := s.segments[s.current]
 	var buf []byte
-	type added struct {
-		id string
-		ref
-	}
-	var fresh []added
+	var fresh []segment.Frame
 	n := 0
 	for i := range blocks {
 		b := &blocks[i]
@@ -181,19 +137,17 @@ func (s *Store) put(blocks []core.Block) (int, error) {
 		} else if known {
 			continue
 		}
-		twin := slices.IndexFunc(fresh, func(a added) bool { return a.id == b.Header.Session && a.number == b.Header.Number })
+		twin := slices.IndexFunc(fresh, func(a segment.Frame) bool { return a.Session == b.Header.Session && a.Number == b.Header.Number })
 		if twin >= 0 { // twice in one call
-			o := int64(fresh[twin].offset) - seg.end - sha256.Size
-			if [32]byte(buf[o:o+sha256.Size]) != b.Hash {
+			if o, _ := fresh[twin].Stored(); [32]byte(buf[o-seg.end:]) != b.Hash {
 				return 0, fmt.Errorf("archive: block %d of %s: %w", b.Header.Number, b.Header.Session, core.ErrFork)
 			}
 			continue
 		}
-		buf = append(buf, frameMagic...)
-		buf = binary.BigEndian.AppendUint32(buf, uint32(len(b.Bytes)))
-		buf = append(buf, b.Hash[:]...)
-		buf = append(buf, b.Bytes...)
-		fresh = append(fresh, added{b.Header.Session, ref{number: b.Header.Number, segment: s.current, offset: uint32(at) + uint32(frameHead), size: uint32(len(b.Bytes))}})
+		buf = segment.AppendFrame(buf, b)
+		fresh = append(fresh, segment.Frame{Session: b.Header.Session, Ref: segment.Ref{
+			Number: b.Header.Number, Segment: s.current, Offset: uint32(at) + uint32(segment.FrameHead), Size: uint32(len(b.Bytes)),
+		}})
 	}
 	if len(buf) > 0 {
 		_, err := s.active.WriteAt(buf, seg.end)
@@ -205,7 +159,7 @@ func (s *Store) put(blocks []core.Block) (int, error) {
 		}
 		seg.end += int64(len(buf))
 		for _, a := range fresh {
-			s.add(a.id, a.ref)
+			s.sessions.Add(a)
 		}
 	}
 	if seg.end >= s.o.SegmentSize {
@@ -216,35 +170,21 @@ func (s *Store) put(blocks []core.Block) (int, error) {
 
 // stored reports whether the block's number is known, and whether it is the same block.
 func (s *Store) stored(b *core.Block) (same, known bool, err error) {
-	r := s.sessions[b.Header.Session]
-	if r == nil {
-		return false, false, nil
-	}
-	i, ok := r.find(b.Header.Number)
+	r, ok := s.sessions.Find(b.Header.Session, b.Header.Number)
 	if !ok {
 		return false, false, nil
 	}
-	f, err := os.Open(s.path((*r)[i].segment))
+	f, err := os.Open(s.path(r.Segment))
 	if err != nil {
 		return false, true, fmt.Errorf("archive: %w", err)
 	}
 	defer f.Close()
 	var hash [32]byte
-	if _, err := f.ReadAt(hash[:], int64((*r)[i].offset)-sha256.Size); err != nil {
-		return false, true, fmt.Errorf("archive: segment %d: %w", (*r)[i].segment, err)
+	at, _ := r.Stored()
+	if _, err := f.ReadAt(hash[:], at); err != nil {
+		return false, true, fmt.Errorf("archive: segment %d: %w", r.Segment, err)
 	}
 	return hash == b.Hash, true, nil
-}
-
-func (s *Store) add(id string, r ref) {
-	list := s.sessions[id]
-	if list == nil {
-		list = &refs{}
-		s.sessions[id] = list
-	}
-	if i, ok := list.find(r.number); !ok {
-		*list = slices.Insert(*list, i, r)
-	}
 }
 
 // begin makes a new segment and makes its name durable.
@@ -254,8 +194,7 @@ func (s *Store) begin() error {
 	if err != nil {
 		return fmt.Errorf("archive: new segment: %w", err)
 	}
-	head := binary.BigEndian.AppendUint64([]byte(segmentMagic), uint64(n))
-	_, err = f.Write(head)
+	_, err = f.Write(segment.Head(n))
 	if err == nil {
 		err = s.sync(f)
 	}
@@ -266,7 +205,7 @@ func (s *Store) begin() error {
 		return errors.Join(fmt.Errorf("archive: new segment: %w", err), f.Close(), os.Remove(s.path(n)))
 	}
 	s.active, s.current = f, n
-	s.segments[n] = &segment{end: int64(segmentHead)}
+	s.segments[n] = &state{end: int64(segment.HeadSize)}
 	return nil
 }
 
@@ -281,7 +220,8 @@ func (s *Store) finish() error {
 	if err = errors.Join(err, f.Close()); err != nil {
 		return fmt.Errorf("archive: closing segment %d: %w", s.current, err)
 	}
-	return writeSidecar(s, s.current)
+	s.writeIndex(s.current)
+	return nil
 }
 
 // abandon gives up the active segment after a failed write: what lies behind end was never acknowledged.
@@ -301,10 +241,7 @@ func (s *Store) Sessions(ctx context.Context, f func(id string) error) error {
 			return err
 		}
 	}
-	ids := make([]string, 0, len(s.sessions))
-	for id := range s.sessions {
-		ids = append(ids, id)
-	}
+	ids := s.sessions.Names()
 	s.mu.Unlock()
 	for _, id := range ids {
 		if err := ctx.Err(); err != nil {
@@ -330,10 +267,7 @@ func (s *Store) blocks(ctx context.Context, id string, last bool, f func(core.Bl
 			return err
 		}
 	}
-	var list refs
-	if r := s.sessions[id]; r != nil {
-		list = slices.Clone(*r)
-	}
+	list := s.sessions.Of(id)
 	s.mu.Unlock()
 	if len(list) == 0 {
 		return fmt.Errorf("archive: session %s: %w", id, core.ErrNoSession)
@@ -351,26 +285,23 @@ func (s *Store) blocks(ctx context.Context, id string, last bool, f func(core.Bl
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		if file == nil || open != r.segment {
+		if file == nil || open != r.Segment {
 			file.Close()
 			var err error
-			if file, err = os.Open(s.path(r.segment)); err != nil {
+			if file, err = os.Open(s.path(r.Segment)); err != nil {
 				return fmt.Errorf("archive: %w", err)
 			}
-			open = r.segment
+			open = r.Segment
 		}
-		n := sha256.Size + int(r.size)
+		at, n := r.Stored()
 		if cap(buf) < n {
 			buf = make([]byte, n)
 		}
 		buf = buf[:n]
-		if _, err := file.ReadAt(buf, int64(r.offset)-sha256.Size); err != nil {
-			return fmt.Errorf("archive: segment %d at %d: %w", r.segment, r.offset, err)
+		if _, err := file.ReadAt(buf, at); err != nil {
+			return fmt.Errorf("archive: segment %d at %d: %w", r.Segment, at, err)
 		}
-		b := core.Block{Header: core.BlockHeader{Session: id, Number: r.number}, Hash: [32]byte(buf[:32]), Bytes: buf[32:n:n]}
-		if h, err := ledger.ParseBlock(b.Bytes); err == nil {
-			b.Header = h.BlockHeader
-		}
+		b := segment.Block(id, r, buf)
 		if err := f(b); err != nil {
 			return err
 		}

@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/weir-gateway/weir/core"
+	"github.com/weir-gateway/weir/core/archive/segment"
 	"github.com/weir-gateway/weir/core/archive/storetest"
 )
 
@@ -209,7 +210,7 @@ func TestDamageInTheMiddle(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	b[segmentHead+1] ^= 0xff // the first frame's head
+	b[segment.HeadSize+1] ^= 0xff // the first frame's head
 	os.Chmod(s.path(1), 0o600)
 	if err := os.WriteFile(s.path(1), b, 0o600); err != nil {
 		t.Fatal(err)
@@ -248,11 +249,11 @@ func FuzzScan(f *testing.F) {
 		}
 		for _, last := range []bool{false, true} {
 			frames, end, _, err := scan(path, 1, 0, last)
-			if err != nil || end > int64(len(data)) && end != int64(segmentHead) {
+			if err != nil || end > int64(len(data)) && end != int64(segment.HeadSize) {
 				t.Fatalf("end %d of %d, %v", end, len(data), err)
 			}
 			for _, fr := range frames {
-				if int(fr.offset)+int(fr.size) > len(data) {
+				if int(fr.Offset)+int(fr.Size) > len(data) {
 					t.Fatal("a frame reaches beyond the file")
 				}
 			}
