@@ -133,7 +133,7 @@ func scan(path string, number uint32, from int64, last bool) (frames []segment.F
 // none.
 func (s *Store) writeIndex(n uint32) {
 	path := filepath.Join(s.dir, segment.IndexName(n))
-	if os.WriteFile(path+".new", s.sessions.Index(n, s.segments[n].end), 0o400) == nil {
+	if os.WriteFile(path+".new", segment.Index(s.sessions.In(n), s.segments[n].end), 0o400) == nil {
 		_ = os.Rename(path+".new", path)
 	}
 }

@@ -13,20 +13,28 @@ const indexMagic = "WEIRIDX\x01"
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
-// Index returns the side file of the segment of a number and a size in bytes.
-func (d Directory) Index(number uint32, size int64) []byte {
-	b := binary.BigEndian.AppendUint64([]byte(indexMagic), uint64(size))
+// In returns the frames of a segment.
+func (d Directory) In(number uint32) []Frame {
+	var out []Frame
 	for id, list := range d {
 		for _, r := range *list {
-			if r.Segment != number {
-				continue
+			if r.Segment == number {
+				out = append(out, Frame{id, r})
 			}
-			b = append(b, byte(len(id)))
-			b = append(b, id...)
-			b = binary.AppendUvarint(b, r.Number)
-			b = binary.BigEndian.AppendUint32(b, r.Offset)
-			b = binary.BigEndian.AppendUint32(b, r.Size)
 		}
+	}
+	return out
+}
+
+// Index returns the side file of a segment of a size in bytes.
+func Index(frames []Frame, size int64) []byte {
+	b := binary.BigEndian.AppendUint64([]byte(indexMagic), uint64(size))
+	for _, f := range frames {
+		b = append(b, byte(len(f.Session)))
+		b = append(b, f.Session...)
+		b = binary.AppendUvarint(b, f.Number)
+		b = binary.BigEndian.AppendUint32(b, f.Offset)
+		b = binary.BigEndian.AppendUint32(b, f.Size)
 	}
 	return binary.BigEndian.AppendUint32(b, crc32.Checksum(b, castagnoli))
 }
