@@ -34,7 +34,13 @@ sdks-here: # those whose tools are there; continuous integration tries to instal
 
 .PHONY: bench-plugins
 bench-plugins: sdks-here ## what a guest costs: a cell masked, a command asked; sdk/BENCHMARKS.md has the targets
-	go test -run '^$$' -bench '^Benchmark(Mask|RoundTrip|PII)$$' -benchtime 1s -count $(or $(COUNT),5) ./core/wasm
+	go test -run '^$$' -bench '^Benchmark(Floor|Mask|RoundTrip|PII)$$' -benchtime 1s -count $(or $(COUNT),5) ./core/wasm
+
+.PHONY: bench-policies
+bench-policies: ## what a policy costs: kept and not, 1,000 rules, a reload of 100 MB, a backtest; writes policies/BENCHMARKS.md
+	@mkdir -p bin
+	go build -o bin/bench-policies ./core/opa/bench
+	bin/bench-policies -o policies/BENCHMARKS.md
 
 .SECONDEXPANSION:
 plugins/%.wasm: $$(shell find plugins/$$(*D) plugins/pii/detect sdk/go -name '*.go' -not -name '*_test.go') go.mod

@@ -76,6 +76,12 @@ var elsewhere = map[string]string{
 	"kill -HUP $(pgrep -x weir)":           "",                              // sent to the test's own gateway
 }
 
+// approvalID is an id in an example; the test says the one that was given last.
+var (
+	approvalID    = regexp.MustCompile(`\b[0-9a-z]{4}-[0-9a-z]{4}-[0-9a-z]{4}\b`)
+	givenApproval = regexp.MustCompile("weir approvals approve ([0-9a-z-]+)`")
+)
+
 var sessionID = regexp.MustCompile(`\b01[0-9a-z]{24}\b`)
 
 // TestReadme walks the newcomer's path: every block of README.md, in order.
@@ -107,7 +113,7 @@ func TestReadme(t *testing.T) {
 		}
 	})
 	var last block
-	printed, checked, sessions := "", false, 0
+	printed, checked, sessions, approval := "", false, 0, ""
 	for _, b := range readBlocks(t, "README.md") {
 		if t.Failed() {
 			return
@@ -143,8 +149,14 @@ func TestReadme(t *testing.T) {
 				if sessionID.MatchString(line) {
 					line = sessionID.ReplaceAllString(line, latestDenied(t, strings.TrimSpace(sh.must(t, "pwd"))))
 				}
+				if strings.HasPrefix(line, "weir approvals ") {
+					line = approvalID.ReplaceAllString(line, approval)
+				}
 				out, code := sh.run(t, line)
 				checked = true
+				if given := givenApproval.FindStringSubmatch(out); given != nil {
+					approval = given[1]
+				}
 				if strings.HasPrefix(line, "psql ") && gateway.running != nil {
 					sessions++
 				}

@@ -191,6 +191,20 @@ var commands = map[string]func(ts *testscript.TestScript, neg bool, args []strin
 		}
 		ts.Fatalf("no such session is over: weir sessions %s", strings.Join(args[1:], " "))
 	},
+	// held waits for a command that waits for an approval, and sets HELD to its id.
+	"held": func(ts *testscript.TestScript, _ bool, _ []string) {
+		for range 200 {
+			ts.Check(ts.Exec("weir", "approvals", "-o", "json"))
+			var list []struct{ ID string }
+			ts.Check(json.Unmarshal([]byte(ts.ReadFile("stdout")), &list))
+			if len(list) > 0 {
+				ts.Setenv("HELD", list[0].ID)
+				return
+			}
+			time.Sleep(50 * time.Millisecond)
+		}
+		ts.Fatalf("no command waits for an approval")
+	},
 	// absent DIR TEXT… looks for texts in all files of a folder: none may be there, or with ! each has to be.
 	"absent": func(ts *testscript.TestScript, neg bool, args []string) {
 		found := map[string]string{}

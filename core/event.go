@@ -305,6 +305,9 @@ type Event struct {
 	Result   *Result  // on Result and Notice
 	Reason   string   // on Opaque: what could not be read; on Close: how the session ended
 
+	// Waiter is the codec's side of a command that a rule may hold. Without it an approval is bound to the command's text.
+	Waiter Waiter
+
 	// Detail is one further object for policies, under the protocol's own name.
 	Detail map[string]any
 
@@ -347,6 +350,9 @@ type Exchange struct {
 	Rows    int64    // delivered so far
 	Bytes   int64
 	Denied  bool
+
+	asked    bool     // the command has been judged where it runs
+	approved []string // the rules for which somebody has approved it
 }
 
 // Plan is what a Columns verdict decided for the rows that follow. It is filled in by the chain.

@@ -41,6 +41,12 @@ type Reader interface {
 	ReadText(wire []byte) string
 }
 
+// Transactions is a Protocol that can tell from a recording when the client had a transaction open.
+type Transactions interface {
+	// InTransaction reports whether one is open after r. known is false where r does not say.
+	InTransaction(r *Record) (open, known bool)
+}
+
 // Parser is a Protocol that can tell what a text asks for without a session: names stand as they were said, where only
 // the target could tell what they mean.
 type Parser interface {
@@ -113,6 +119,7 @@ type Target struct {
 	Limits     Limits
 	// AllowIncomplete lets commands pass whose facts are incomplete.
 	AllowIncomplete bool
+	Hold            Holding // what a client sees of a command that has to be approved
 	// Decode decodes the target's protocol-specific settings strictly into v, with file and line in its errors.
 	Decode func(v any) error
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -24,10 +23,11 @@ type Session struct {
 	Gateway  string
 	Boot     string
 
-	chain    Plugin
-	recorder Recorder
-	draining <-chan struct{}
-	closed   func(*Session)
+	chain     Plugin
+	recorder  Recorder
+	approvals Approvals
+	draining  <-chan struct{}
+	closed    func(*Session)
 
 	scratch [2]scratch // by direction; not FromGateway, which several goroutines may be at
 
@@ -36,7 +36,12 @@ type Session struct {
 	commands      atomic.Int64
 	rows          atomic.Int64
 	bytes         atomic.Int64
+	received      atomic.Int64
 	denied        atomic.Int64
+
+	run    *Run                     // nil: nobody counts it
+	tables atomic.Pointer[tableSet] // nil: nobody has asked for them
+	unkept atomic.Bool              // commands passed while nobody kept account of tables
 
 	mu     sync.Mutex // guards what follows: numbering and recording are one step
 	seq    uint64
@@ -54,12 +59,23 @@ type SessionConfig struct {
 	Recorder Recorder        // nil keeps nothing
 	Draining <-chan struct{} // closed when the session should end at its next quiet moment
 	Closed   func(*Session)  // called once, by Close
+	// Approvals is asked about what a verdict holds; nil: that is refused.
+	Approvals Approvals
+	Run       *Run // what Session.Run is counted in; nil: in nothing
+	Tables    bool // keep account of the tables from the beginning: see Session.Tables
 }
 
 // Begin wires s. It must be called once, before the first Check.
 func (s *Session) Begin(c SessionConfig) {
 	s.chain, s.recorder, s.draining, s.closed = c.Chain, c.Recorder, c.Draining, c.Closed
+	s.approvals = c.Approvals
 	s.level = s.Target.Record
+	if c.Tables {
+		s.tableSet()
+	}
+	if s.run = c.Run; s.run != nil {
+		s.run.join(s)
+	}
 }
 
 // Check is the one door: every event passes through it before its bytes leave. It runs the chain, adds what the
@@ -78,6 +94,9 @@ func (s *Session) Check(ctx context.Context, e *Event) Verdict {
 		if *v, err = s.chain.Inspect(ctx, e); err != nil {
 			v.refuse("chain-error", "a step of the chain failed", "ask the operator; the gateway's log says why")
 		}
+	}
+	if v.Hold != nil && v.Deny == nil {
+		s.hold(ctx, e, v)
 	}
 	s.guard(e, v)
 	if err := s.record(ctx, e, v); err != nil {
@@ -145,15 +164,21 @@ func (s *Session) guard(e *Event, v *Verdict) {
 		if v.Deny == nil && x.Command.Status != StatusKnown && !s.Target.AllowIncomplete {
 			v.refuse("incomplete", "Weir cannot tell for certain what this command does ("+x.Command.Reason+")", "say it in a simpler way, or ask for a policy that allows it")
 		}
-		if v.Deny == nil && v.Hold != nil {
-			v.refuse(v.Hold.Rule, "this command needs an approval", "ask one of: "+fmt.Sprint(v.Hold.Approvers))
-		}
+		x.asked = x.asked || e.Stage != stagePrepare
 		x.Limit = x.Limit.Merge(v.Limit).Merge(Limit{Rows: s.Target.Limits.Rows})
 		x.Record = max(x.Record, v.Record)
+		if v.Deny == nil && e.Stage != stagePrepare {
+			s.touched(x.Command)
+		}
 	case KindRows:
 		x.Rows += int64(e.Rows.Rows)
 		if v.Deny == nil && x.Limit.Rows > 0 && x.Rows > x.Limit.Rows {
 			v.refuse("limit-rows", "the answer has more than "+strconv.FormatInt(x.Limit.Rows, 10)+" rows", "ask for fewer rows")
+		}
+		v.bound(x, int64(len(e.Rows.Data)))
+	case KindBytes:
+		if x != nil && e.Direction == FromUpstream {
+			v.bound(x, int64(len(e.Bytes)))
 		}
 	case KindOpaque:
 		if v.Deny == nil {
@@ -165,6 +190,13 @@ func (s *Session) guard(e *Event, v *Verdict) {
 		if x != nil {
 			x.Denied = true
 		}
+	}
+}
+
+// bound refuses a part of an answer that would make it longer than a limit of bytes allows.
+func (v *Verdict) bound(x *Exchange, more int64) {
+	if v.Deny == nil && x.Limit.Bytes > 0 && x.Bytes+more > x.Limit.Bytes {
+		v.refuse("limit-bytes", "the answer has more than "+strconv.FormatInt(x.Limit.Bytes, 10)+" bytes", "ask for fewer rows, or fewer columns")
 	}
 }
 
@@ -196,7 +228,9 @@ func (s *Session) record(ctx context.Context, e *Event, v *Verdict) error {
 	if x := e.Exchange; x != nil && e.Direction == FromUpstream {
 		x.Bytes += int64(len(wire))
 	}
-	if e.Direction != FromClient {
+	if e.Direction == FromClient {
+		s.received.Add(int64(len(wire)))
+	} else {
 		s.bytes.Add(int64(len(wire)))
 	}
 	if s.recorder == nil {
@@ -276,11 +310,17 @@ type Totals struct {
 	Rows     int64 `json:"rows"`
 	Bytes    int64 `json:"bytes"` // sent to the client
 	Denied   int64 `json:"denied"`
+	Received int64 `json:"-"` // bytes from the client; a record of the session's end does not have it
+}
+
+// Plus adds two accounts.
+func (t Totals) Plus(o Totals) Totals {
+	return Totals{t.Commands + o.Commands, t.Rows + o.Rows, t.Bytes + o.Bytes, t.Denied + o.Denied, t.Received + o.Received}
 }
 
 // Totals returns the counts so far.
 func (s *Session) Totals() Totals {
-	return Totals{Commands: s.commands.Load(), Rows: s.rows.Load(), Bytes: s.bytes.Load(), Denied: s.denied.Load()}
+	return Totals{Commands: s.commands.Load(), Rows: s.rows.Load(), Bytes: s.bytes.Load(), Denied: s.denied.Load(), Received: s.received.Load()}
 }
 
 // Close ends the session: the last record, the seal, and the steps' memory of it. Later calls do nothing.
@@ -308,6 +348,9 @@ func (s *Session) Close(end End, reason string) error {
 	}
 	if c, ok := s.chain.(Closer); ok {
 		c.Forget(s)
+	}
+	if s.run != nil {
+		s.run.leave(s)
 	}
 	if s.closed != nil {
 		s.closed(s)

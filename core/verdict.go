@@ -25,6 +25,8 @@ type Denial struct {
 	Rule   string `json:"rule"`
 	Reason string `json:"reason,omitempty"`
 	Hint   string `json:"hint,omitempty"` // what the loop can do instead
+	// Approval is the id of the request for an approval that this is about.
+	Approval string `json:"approval,omitempty"`
 }
 
 // Error makes a Denial usable as an error.
@@ -41,11 +43,22 @@ func (d *Denial) Is(target error) bool { return target == ErrJournalLost && d.Ru
 
 const ruleJournalLost = "journal-lost"
 
-// Hold asks for an approval.
+// Hold asks for an approval. It may be shared by many verdicts, so it is not to be changed.
 type Hold struct {
 	Rule      string   `json:"rule"`
 	Reason    string   `json:"reason,omitempty"`
-	Approvers []string `json:"approvers,omitempty"`
+	Approvers []string `json:"approvers,omitempty"` // groups or subjects: one of them has to approve; nobody can where there are none
+	And       *Hold    `json:"and,omitempty"`       // what other rules ask for beside it
+}
+
+// With returns a Hold that asks for all that h asks for, and then for all that o does. Either may be nil.
+func (h *Hold) With(o *Hold) *Hold {
+	if h == nil {
+		return o
+	}
+	both := *h
+	both.And = h.And.With(o)
+	return &both
 }
 
 // Mask hides one column of a tabular answer.
@@ -101,7 +114,7 @@ func ParseLevel(s string) Level { return Level(index(levelNames[:], s)) }
 // Decision is one step's say in a verdict.
 type Decision struct {
 	Step   string `json:"step"`
-	Action string `json:"action"` // "deny", "mask", "hold", "limit", "record", "error", "finding", "version"
+	Action string `json:"action"` // "deny", "mask", "hold", "limit", "record", "error", "finding", "version", "asked", "approved", "denied", "withdrawn"
 	Rule   string `json:"rule,omitempty"`
 	Detail string `json:"detail,omitempty"`
 }
@@ -112,9 +125,7 @@ func (v *Verdict) Merge(o Verdict) {
 	if v.Deny == nil {
 		v.Deny = o.Deny
 	}
-	if v.Hold == nil {
-		v.Hold = o.Hold
-	}
+	v.Hold = v.Hold.With(o.Hold)
 	v.Masks = append(v.Masks, o.Masks...)
 	v.Limit = v.Limit.Merge(o.Limit)
 	v.Record = max(v.Record, o.Record)
@@ -141,6 +152,8 @@ type Subscription struct {
 	// Columns are the columns whose cells the plugin wants to see in Rows events: glob patterns over the column's
 	// name, or "type:text" for a class of types. None: no cells; "*": all.
 	Columns []string
+	// Tables reports that the plugin asks for Session.Tables, or for those of a Run.
+	Tables bool
 	// Only narrows Columns to what an operator leaves the plugin: patterns as those of a mask (Column.Matches), so that
 	// an alias hides nothing from it. None: all that Columns name.
 	Only []string

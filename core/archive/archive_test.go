@@ -63,7 +63,7 @@ func start(dir string, more ...Named) (*pipeline, error) {
 		return nil, err
 	}
 	p.w, err = Start(context.Background(), p.j.JetStream(), Config{
-		Stores: append([]Named{{"file", p.store}}, more...), Index: p.index, Ledger: p.ledger, Log: quiet,
+		Stores: append([]Named{{Name: "file", Store: p.store}}, more...), Index: p.index, Ledger: p.ledger, Log: quiet,
 		PurgeEvery: 10 * time.Millisecond, HeadEvery: 50 * time.Millisecond,
 	})
 	return p, err
@@ -291,7 +291,7 @@ func TestRedelivery(t *testing.T) {
 		}
 	}
 	var err error
-	p.w, err = Start(ctx, p.j.JetStream(), Config{Stores: []Named{{"file", p.store}}, Index: p.index, Ledger: p.ledger, Log: quiet})
+	p.w, err = Start(ctx, p.j.JetStream(), Config{Stores: []Named{{Name: "file", Store: p.store}}, Index: p.index, Ledger: p.ledger, Log: quiet})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -343,7 +343,7 @@ func TestPurgeWaitsForEveryStore(t *testing.T) {
 	defer second.Close()
 	f := &flaky{Store: second}
 	f.broken.Store(true)
-	p := mustStart(t, dir, Named{"second", f})
+	p := mustStart(t, dir, Named{Name: "second", Store: f})
 	for i := range 4 {
 		say(t, p.j, fmt.Sprint("s", i), "alice", "select 1")
 	}

@@ -61,21 +61,45 @@ func (k *keeper) run(ctx context.Context, in <-chan jetstream.Msg) {
 			k.heads()
 			continue
 		}
-		size := 0
-	more:
-		for len(batch) < batchBlocks && size < batchBytes {
-			select {
-			case m := <-in:
-				size += len(m.Data())
-				batch = k.add(batch, m)
-			default:
-				break more
-			}
-		}
+		batch = k.gather(ctx, batch, in)
 		if !k.keep(ctx, batch) {
 			return
 		}
 	}
+}
+
+// gather adds what else there is to a batch, and what comes within the store's time for that.
+func (k *keeper) gather(ctx context.Context, batch []item, in <-chan jetstream.Msg) []item {
+	var over <-chan time.Time
+	if k.store.Gather > 0 {
+		t := time.NewTimer(k.store.Gather)
+		defer t.Stop()
+		over = t.C
+	}
+	for size := 0; len(batch) < batchBlocks && size < batchBytes; {
+		select {
+		case m := <-in:
+			size += len(m.Data())
+			batch = k.add(batch, m)
+			continue
+		default:
+		}
+		if over == nil {
+			return batch
+		}
+		select {
+		case m := <-in:
+			size += len(m.Data())
+			batch = k.add(batch, m)
+		case <-over:
+			return batch
+		case <-k.w.hurried:
+			over = nil
+		case <-ctx.Done():
+			return batch
+		}
+	}
+	return batch
 }
 
 // add decodes a message. What is no block of the subject's session was not sent by a journal; it is refused for good,

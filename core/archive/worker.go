@@ -24,7 +24,12 @@ import (
 type Named struct {
 	Name string
 	core.Store
+	// Gather is how long blocks are waited for after the first one of a batch. Zero is right where a Put is cheap.
+	Gather time.Duration
 }
+
+// GatherObjects is the Gather of a store that makes an object of each Put: fewer and larger ones.
+const GatherObjects = 2 * time.Second
 
 // Config of a worker.
 type Config struct {
@@ -43,7 +48,8 @@ type Worker struct {
 	c       Config
 	log     *slog.Logger
 	streams []jetstream.Stream
-	feeds   [][]*feed // by store, by stream
+	feeds   [][]*feed     // by store, by stream
+	hurried chan struct{} // closed when what is gathered has to be stored now
 	stop    context.CancelFunc
 	wg      sync.WaitGroup
 }
@@ -57,7 +63,10 @@ type feed struct {
 const (
 	batchBlocks = 256
 	batchBytes  = 16 << 20
-	ackWait     = 3 * time.Second // a worker that died is replaced within this time
+	// ackWait is after how long a message comes again: a worker that died is replaced within this time. A store that
+	// gathers, and that is far away, has longer.
+	ackWait    = 3 * time.Second
+	ackWaitFar = 30 * time.Second
 )
 
 // Start makes the consumers where they are missing, and begins.
@@ -74,7 +83,7 @@ func Start(ctx context.Context, js jetstream.JetStream, c Config) (*Worker, erro
 	if c.HeadEvery == 0 {
 		c.HeadEvery = 5 * time.Second
 	}
-	w := &Worker{c: c, log: c.Log, feeds: make([][]*feed, len(c.Stores))}
+	w := &Worker{c: c, log: c.Log, feeds: make([][]*feed, len(c.Stores)), hurried: make(chan struct{})}
 	names := js.StreamNames(ctx, jetstream.WithStreamListSubject(journal.SubjectPrefix+">"))
 	for name := range names.Name() {
 		if !strings.HasPrefix(name, journal.StreamPrefix) {
@@ -97,7 +106,7 @@ func Start(ctx context.Context, js jetstream.JetStream, c Config) (*Worker, erro
 			return nil, fmt.Errorf("archive: %q cannot name a store: letters, digits, - and _", store.Name)
 		}
 		for _, s := range w.streams {
-			cons, err := consumer(ctx, s, store.Name, c.Log)
+			cons, err := consumer(ctx, s, store, c.Log)
 			if err != nil {
 				return nil, fmt.Errorf("archive: consumer of %s on %s: %w", store.Name, s.CachedInfo().Config.Name, err)
 			}
@@ -126,13 +135,17 @@ func Start(ctx context.Context, js jetstream.JetStream, c Config) (*Worker, erro
 
 // consumer makes a store's consumer on a stream. One that is ahead of its stream, because an operator made the stream
 // anew, would pass over messages: it begins again, and the store drops what it has.
-func consumer(ctx context.Context, s jetstream.Stream, store string, log *slog.Logger) (jetstream.Consumer, error) {
+func consumer(ctx context.Context, s jetstream.Stream, store Named, log *slog.Logger) (jetstream.Consumer, error) {
+	wait := ackWait
+	if store.Gather > 0 {
+		wait = ackWaitFar
+	}
 	want := jetstream.ConsumerConfig{
-		Durable:       "archive-" + store,
-		Description:   "Weir: the archive store " + store,
+		Durable:       "archive-" + store.Name,
+		Description:   "Weir: the archive store " + store.Name,
 		DeliverPolicy: jetstream.DeliverAllPolicy,
 		AckPolicy:     jetstream.AckExplicitPolicy,
-		AckWait:       ackWait,
+		AckWait:       wait,
 		MaxAckPending: 4 * batchBlocks,
 	}
 	cons, err := s.CreateOrUpdateConsumer(ctx, want)
@@ -140,7 +153,7 @@ func consumer(ctx context.Context, s jetstream.Stream, store string, log *slog.L
 		return nil, err
 	}
 	if floor, last := cons.CachedInfo().AckFloor.Stream, s.CachedInfo().State.LastSeq; floor > last {
-		log.Error("archive: a stream is behind its consumer; it is read from the start", "stream", s.CachedInfo().Config.Name, "store", store, "acknowledged", floor, "last", last)
+		log.Error("archive: a stream is behind its consumer; it is read from the start", "stream", s.CachedInfo().Config.Name, "store", store.Name, "acknowledged", floor, "last", last)
 		if err := s.DeleteConsumer(ctx, want.Durable); err != nil {
 			return nil, err
 		}
@@ -257,8 +270,10 @@ func (w *Worker) Drain(ctx context.Context) error {
 	}
 }
 
-// Close drains what is in the streams, within ctx, and stops. The stores, the index and the ledger stay open.
+// Close drains what is in the streams, within ctx, and stops. The stores, the index and the ledger stay open. It is called
+// once.
 func (w *Worker) Close(ctx context.Context) error {
+	close(w.hurried)
 	err := w.Drain(ctx)
 	w.stop()
 	w.wg.Wait()

@@ -128,6 +128,7 @@ func union(steps []step) (u core.Subscription) {
 		}
 		u.Kinds |= k
 		everywhere = everywhere || len(s.sub.Protocols) == 0
+		u.Tables = u.Tables || s.sub.Tables
 		u.Protocols = append(u.Protocols, s.sub.Protocols...)
 		u.Columns = append(u.Columns, s.sub.Columns...)
 	}
@@ -285,9 +286,7 @@ func (c *Chain) merge(v *core.Verdict, st *step, a *core.Verdict) {
 		note("deny", d.Rule, d.Reason)
 	}
 	if a.Hold != nil {
-		if v.Hold == nil {
-			v.Hold = a.Hold
-		}
+		v.Hold = v.Hold.With(a.Hold) // each of them has to be approved
 		note("hold", a.Hold.Rule, a.Hold.Reason)
 	}
 	for _, m := range a.Masks {

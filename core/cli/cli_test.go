@@ -62,6 +62,9 @@ func (echoHandler) Serve(ctx context.Context, conn net.Conn, g core.Gate) error 
 		if strings.HasPrefix(in.Text(), "drop") {
 			c.Effects = []core.Effect{core.EffectDDL}
 		}
+		if name, ok := strings.CutPrefix(in.Text(), "read "); ok {
+			c.Resources = []core.Resource{{Kind: "table", Name: name, Use: []string{"read"}}}
+		}
 		x := &core.Exchange{Command: c}
 		if v := s.Check(ctx, &core.Event{Kind: core.KindCommand, Direction: core.FromClient, Exchange: x, Wire: in.Bytes()}); v.Deny != nil {
 			fmt.Fprintln(conn, "denied", v.Deny.Rule)
@@ -521,13 +524,16 @@ func TestWrongUse(t *testing.T) {
 			t.Errorf("%v: exit %d, %s", args, code, err)
 		}
 	}
-	for want, args := range map[string][]string{
-		"no gateway answers":  {"sessions"},
-		"there is no archive": {"show", "x"},
-		"the public key":      {"verify", "--all"},
+	for _, tt := range []struct {
+		want string
+		args []string
+	}{
+		{"no gateway answers", []string{"sessions"}},
+		{"there is no archive", []string{"show", "x"}},
+		{"there is no archive", []string{"verify", "--all"}},
 	} {
-		if code, _, err := p.weir(args...); code != exitUnreachable || !strings.Contains(err, want) {
-			t.Errorf("%v: exit %d, %s", args, code, err)
+		if code, _, err := p.weir(tt.args...); code != exitUnreachable || !strings.Contains(err, tt.want) {
+			t.Errorf("%v: exit %d, %s", tt.args, code, err)
 		}
 	}
 }

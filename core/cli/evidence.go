@@ -3,13 +3,10 @@ package cli
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
-	"os"
 	"time"
 
 	"github.com/weir-gateway/weir/core/archive"
-	"github.com/weir-gateway/weir/core/archive/file"
 	"github.com/weir-gateway/weir/core/archive/index"
 	"github.com/weir-gateway/weir/core/config"
 	"github.com/weir-gateway/weir/core/journal"
@@ -22,7 +19,7 @@ const stopTime = 20 * time.Second
 
 // evidence is everything that keeps records.
 type evidence struct {
-	store   *file.Store
+	stores  []archive.Named
 	index   *index.Index
 	ledger  *ledger.Ledger
 	journal *journal.Journal
@@ -40,7 +37,7 @@ func openEvidence(ctx context.Context, c *config.Config, name, boot string, log 
 }
 
 func (e *evidence) open(ctx context.Context, c *config.Config, name, boot string, log *slog.Logger) (err error) {
-	if e.store, err = file.Open(c.Archive[0].Path, file.Options{}); err != nil {
+	if e.stores, err = openStores(ctx, c); err != nil {
 		return err
 	}
 	if e.index, err = index.Open(indexPath(c), false); err != nil {
@@ -50,14 +47,14 @@ func (e *evidence) open(ctx context.Context, c *config.Config, name, boot string
 		return err
 	}
 	e.journal, err = journal.Open(ctx, journal.Config{
-		Dir: c.Data, Gateway: name, Boot: boot, Log: log, Archive: e.store,
+		Dir: c.Data, Gateway: name, Boot: boot, Log: log, Archive: e.stores[0].Store,
 		NATS: journal.NATS{URL: c.Journal.NATS.URL, Creds: c.Journal.NATS.Creds, Replicas: c.Journal.NATS.Replicas},
 	})
 	if err != nil {
 		return err
 	}
 	e.worker, err = archive.Start(ctx, e.journal.JetStream(), archive.Config{
-		Stores: []archive.Named{{Name: c.Archive[0].Kind, Store: e.store}}, Index: e.index, Ledger: e.ledger, Log: log,
+		Stores: e.stores, Index: e.index, Ledger: e.ledger, Log: log,
 	})
 	return err
 }
@@ -84,20 +81,8 @@ func (e *evidence) close(log *slog.Logger) error {
 	if e.index != nil {
 		errs = append(errs, e.index.Close())
 	}
-	if e.store != nil {
-		errs = append(errs, e.store.Close())
+	for _, s := range e.stores {
+		errs = append(errs, s.Close())
 	}
 	return errors.Join(errs...)
-}
-
-// openStore opens the archive to read it, beside a gateway or without one.
-func openStore(dir string) (*file.Store, error) {
-	if _, err := os.Stat(dir); err != nil {
-		return nil, unreachable(fmt.Errorf("there is no archive: %w", err))
-	}
-	s, err := file.Open(dir, file.Options{ReadOnly: true})
-	if err != nil {
-		return nil, unreachable(err)
-	}
-	return s, nil
 }

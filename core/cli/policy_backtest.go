@@ -16,7 +16,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/weir-gateway/weir/core"
-	"github.com/weir-gateway/weir/core/archive/file"
 	"github.com/weir-gateway/weir/core/archive/index"
 	"github.com/weir-gateway/weir/core/config"
 	"github.com/weir-gateway/weir/core/opa"
@@ -108,13 +107,23 @@ func (a *app) backtest(ctx context.Context, cfg *config.Config, p *opa.Policy, q
 	if err != nil {
 		return nil, unreachable(err)
 	}
-	store, err := openStore(cfg.Archive[0].Path)
+	store, err := openConfigured(ctx, cfg, &cfg.Archive[0], true)
 	if err != nil {
 		return nil, err
 	}
 	defer store.Close()
 	b := opa.NewBacktest(p)
 	r := &backtested{Guessed: b.Unknown(), Unread: []string{}}
+	groups := [][]beside{}
+	if b.Runs() {
+		if groups, err = byRun(ctx, x, sessions); err != nil {
+			return nil, unreachable(err)
+		}
+	} else {
+		for i := range sessions {
+			groups = append(groups, []beside{{Session: sessions[i]}})
+		}
+	}
 	start := time.Now()
 	var next, done atomic.Int64
 	var mu sync.Mutex
@@ -123,19 +132,19 @@ func (a *app) backtest(ctx context.Context, cfg *config.Config, p *opa.Policy, q
 		wg.Go(func() {
 			for ctx.Err() == nil {
 				i := int(next.Add(1)) - 1
-				if i >= len(sessions) {
+				if i >= len(groups) {
 					return
 				}
-				if err := rejudge(ctx, cfg, store, b, sessions[i].ID); err != nil && ctx.Err() == nil {
+				a.rejudge(ctx, cfg, store, b, groups[i], func(id string, err error) {
 					mu.Lock()
-					r.Unread = append(r.Unread, sessions[i].ID+": "+err.Error())
+					r.Unread = append(r.Unread, id+": "+err.Error())
 					mu.Unlock()
-				}
+				})
 				done.Add(1)
 			}
 		})
 	}
-	stop := a.progress(&done, len(sessions), "sessions")
+	stop := a.progress(&done, len(groups), "sessions and runs")
 	wg.Wait()
 	stop()
 	if err := ctx.Err(); err != nil {
@@ -147,24 +156,81 @@ func (a *app) backtest(ctx context.Context, cfg *config.Config, p *opa.Policy, q
 	return r, nil
 }
 
-// rejudge passes one session's events through the backtest.
-func rejudge(ctx context.Context, cfg *config.Config, store *file.Store, b *opa.Backtest, id string) error {
-	s := b.Session()
-	defer s.Close()
-	r := replay.Rerun{Target: labelled(cfg)}
-	for rec, err := range replay.Records(ctx, store, id) {
-		if err != nil {
-			return err
+// beside is a session that is judged, or only counted beside the others of its run.
+type beside struct {
+	index.Session
+	only bool
+}
+
+// byRun puts the sessions of a run together, with those of it that were not asked for: they count for the others.
+func byRun(ctx context.Context, x *index.Index, sessions []index.Session) (groups [][]beside, err error) {
+	asked, done := map[string]bool{}, map[string]bool{}
+	for _, s := range sessions {
+		asked[s.ID] = true
+	}
+	for _, s := range sessions {
+		if s.Run == "" {
+			groups = append(groups, []beside{{Session: s}})
+			continue
 		}
-		e, past, err := r.Event(rec)
-		if err != nil {
-			return err
+		if done[s.Run] {
+			continue
 		}
-		if e != nil && e.Kind != core.KindBytes {
-			s.Event(ctx, e, past.Denied, past.Decisions)
+		done[s.Run] = true
+		all, err := x.Sessions(ctx, index.Query{Run: s.Run, Limit: math.MaxInt32})
+		if err != nil {
+			return nil, err
+		}
+		var group []beside
+		for _, one := range all {
+			group = append(group, beside{one, !asked[one.ID]})
+		}
+		groups = append(groups, group)
+	}
+	return groups, nil
+}
+
+// rejudge passes the events of sessions, of one or of a whole run, through the backtest.
+func (a *app) rejudge(ctx context.Context, cfg *config.Config, store core.Store, b *opa.Backtest, group []beside, unread func(id string, err error)) {
+	var run *core.Run
+	if group[0].Run != "" && b.Runs() {
+		run = core.NewRun(group[0].Run, true)
+	}
+	judges, reruns := make([]*opa.BacktestSession, len(group)), make([]replay.Rerun, len(group))
+	begun := make([]replay.Begun, len(group))
+	for i, one := range group {
+		judges[i] = b.Session()
+		judges[i].Run, judges[i].Beside = run, one.only
+		reruns[i].Target, reruns[i].Protocol = labelled(cfg), a.speaking
+		begun[i] = replay.Begun{ID: one.ID, Started: one.Started}
+	}
+	failed := make([]bool, len(group))
+	for next, err := range replay.Together(ctx, store, begun) {
+		i := next.Session
+		if failed[i] {
+			continue
+		}
+		var e *core.Event
+		var past replay.Past
+		if err == nil {
+			e, past, err = reruns[i].Event(next.Record)
+		}
+		switch {
+		case ctx.Err() != nil:
+			return
+		case err != nil:
+			failed[i] = true
+			unread(group[i].ID, err)
+		case e != nil && (e.Kind != core.KindBytes || b.Bytes()):
+			judges[i].Event(ctx, e, past.Denied, past.Decisions)
+			if e.Kind == core.KindClose { // what comes later does not wait for it
+				judges[i].Close()
+			}
 		}
 	}
-	return nil
+	for _, s := range judges {
+		s.Close()
+	}
 }
 
 // progress shows how far something has got, to a person who waits.

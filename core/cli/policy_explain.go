@@ -1,9 +1,11 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"strings"
 	"time"
@@ -11,7 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/weir-gateway/weir/core"
-	"github.com/weir-gateway/weir/core/archive/file"
+	"github.com/weir-gateway/weir/core/archive/index"
 	"github.com/weir-gateway/weir/core/config"
 	"github.com/weir-gateway/weir/core/opa"
 	"github.com/weir-gateway/weir/core/replay"
@@ -92,9 +94,6 @@ func (a *app) explain(ctx context.Context, w explainWhat, text string) ([]explai
 	case w.session != "" && (text != "" || w.target != "" || w.identity.Subject != ""):
 		return nil, use(errors.New("--session names a record: leave out TEXT, --target and --as"))
 	case w.session != "":
-		if w.archive == "" {
-			w.archive = cfg.Archive[0].Path
-		}
 		e, err := a.recorded(ctx, cfg, w)
 		if err != nil {
 			return nil, err
@@ -205,36 +204,89 @@ func (a *app) said(ctx context.Context, cfg *config.Config, w explainWhat, text 
 	return events, nil
 }
 
-// recorded makes the event of one record, with the session's counts as they were.
+// recorded makes the event of one record, with the counts of its session and of its run as they were.
 func (a *app) recorded(ctx context.Context, cfg *config.Config, w explainWhat) (found *core.Event, err error) {
-	err = a.play(ctx, w.config, w.archive, w.session, func(ctx context.Context, store *file.Store, _ replay.Options) error {
-		r := replay.Rerun{Target: labelled(cfg)}
-		for rec, err := range replay.Records(ctx, store, w.session) {
-			if err != nil {
-				return err
-			}
-			e, _, err := r.Event(rec)
-			if err != nil {
-				return no(err)
+	err = a.play(ctx, w.config, w.archive, w.session, func(ctx context.Context, store core.Store, _ replay.Options) error {
+		sessions, wanted := a.runOf(ctx, cfg, w.session)
+		reruns := make([]replay.Rerun, len(sessions))
+		for i := range reruns {
+			reruns[i].Target, reruns[i].Protocol = labelled(cfg), a.speaking
+		}
+		var run *core.Run
+		for next, err := range replay.Together(ctx, store, sessions) {
+			i := next.Session
+			r := &reruns[i]
+			var e *core.Event
+			if err == nil {
+				e, _, err = r.Event(next.Record)
 			}
 			switch {
+			case err != nil && i == wanted:
+				return no(err)
+			case err != nil:
+				fmt.Fprintf(a.err, "weir: session %s of the same run cannot be read, so it is not in the counts: %s\n", sessions[i].ID, printable(err.Error()))
+				continue
 			case e == nil:
-			case rec.Seq == w.seq:
+				continue
+			}
+			if e.Kind == core.KindOpen {
+				if s := r.Session(); s.Run != "" && run == nil {
+					run = core.NewRun(s.Run, true)
+				}
+				r.Begin(core.SessionConfig{Run: run, Tables: true})
+			}
+			if i == wanted && next.Record.Seq == w.seq {
 				if e.Kind != core.KindOpen && e.Kind != core.KindCommand && e.Kind != core.KindColumns {
 					return no(fmt.Errorf("record %d is a %s: policies are asked about open, command and columns", w.seq, e.Kind))
 				}
 				found = e
 				return nil
-			case e.Kind == core.KindOpen:
-				r.Session().Begin(core.SessionConfig{})
-				fallthrough
-			default:
-				r.Session().Check(ctx, e)
 			}
+			r.Pass(ctx, e)
 		}
 		return no(fmt.Errorf("session %s has no record %d", w.session, w.seq))
 	})
 	return found, err
+}
+
+// runOf lists the sessions of the run that a session belongs to, and says which of them it is. Without an index, or a
+// run, it is the only one.
+func (a *app) runOf(ctx context.Context, cfg *config.Config, id string) (list []replay.Begun, at int) {
+	alone := []replay.Begun{{ID: id}}
+	x, err := index.Open(indexPath(cfg), true)
+	if err != nil {
+		return alone, 0
+	}
+	defer x.Close()
+	s, err := x.Session(ctx, id)
+	if err != nil || s.Run == "" {
+		return alone, 0
+	}
+	all, err := x.Sessions(ctx, index.Query{Run: s.Run, Limit: math.MaxInt32})
+	if err != nil {
+		return alone, 0
+	}
+	at = -1
+	for i, one := range all {
+		list = append(list, replay.Begun{ID: one.ID, Started: one.Started})
+		if one.ID == id {
+			at = i
+		}
+	}
+	if at < 0 {
+		return alone, 0
+	}
+	return list, at
+}
+
+// speaking finds a protocol of this build; nil when it does not speak it.
+func (a *app) speaking(name string) core.Protocol {
+	for _, p := range a.Protocols {
+		if p.Name() == name {
+			return p
+		}
+	}
+	return nil
 }
 
 // labelled finds a recorded session's target as the configuration has it now.
@@ -276,7 +328,9 @@ func (a *app) printExplained(x *explained) {
 		case v.Deny != nil:
 			p("  DENIED by rule %s: %s", printable(v.Deny.Rule), printable(v.Deny.Reason))
 		case v.Hold != nil:
-			p("  HELD by rule %s: %s", printable(v.Hold.Rule), printable(v.Hold.Reason))
+			for h := v.Hold; h != nil; h = h.And {
+				p("  HELD by rule %s: %s (approvers: %s)", printable(h.Rule), printable(h.Reason), printable(cmp.Or(strings.Join(h.Approvers, ", "), "nobody, so it is refused")))
+			}
 		default:
 			p("  passes")
 		}

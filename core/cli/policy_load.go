@@ -19,7 +19,7 @@ import (
 func (l *loader) policies(ctx context.Context) {
 	for i := range l.c.Policies {
 		p, at := &l.c.Policies[i], fmt.Sprintf("policies[%d].path", i)
-		oc := opa.Config{Name: p.Name, Path: p.Path, Packages: p.Packages, Timeout: p.Timeout, Log: l.log}
+		oc := opa.Config{Name: p.Name, Path: p.Path, Packages: p.Packages, Timeout: p.Timeout, MaxBytes: p.MaxSize, Log: l.log}
 		if name, ok := strings.CutPrefix(p.Path, config.Builtin); ok {
 			sub, err := builtin(l.Policies, name)
 			if err != nil {
@@ -69,9 +69,19 @@ func (l *loader) bundle(ctx context.Context, p *config.Policy, oc opa.Config) (*
 		oc.Path = fresh
 		policy, bad := opa.Load(ctx, oc)
 		if bad == nil {
-			return policy, r.Keep(fresh, mark)
+			bad = r.Check(policy)
+		}
+		switch {
+		case bad == nil && l.dry:
+			return policy, nil
+		case bad == nil:
+			l.ages.good(p.Name)
+			return policy, r.Keep(fresh, mark, policy)
 		}
 		err = errors.Join(bad, os.Remove(fresh))
+	}
+	if err == nil {
+		l.ages.good(p.Name)
 	}
 	age, kept := r.Age()
 	if !kept {
@@ -86,7 +96,10 @@ func (l *loader) bundle(ctx context.Context, p *config.Policy, oc opa.Config) (*
 
 // remoteOf is a policy's bundle at its URL.
 func remoteOf(ctx context.Context, c *config.Config, p *config.Policy, dir string) (*opa.Remote, error) {
-	r := &opa.Remote{URL: p.Path, File: filepath.Join(dir, p.Name+".tar.gz")}
+	r := &opa.Remote{
+		URL: p.Path, File: filepath.Join(dir, p.Name+".tar.gz"), MaxBytes: p.MaxSize,
+		History: filepath.Join(policiesDir(c), p.Name+".history.json"), Back: p.Rollback,
+	}
 	if p.Token.IsZero() {
 		return r, opa.CheckURL(p.Path)
 	}
@@ -104,6 +117,7 @@ func remoteOf(ctx context.Context, c *config.Config, p *config.Policy, dir strin
 
 // watch asks for other bundles from time to time, and calls changed when one has come that was not refused before.
 func (w *wiring) watch(ctx context.Context, c *config.Config, changed func()) {
+	w.ages.watch(c, func(p *config.Policy) string { return filepath.Join(policiesDir(c), p.Name+".tar.gz") })
 	for i := range c.Policies {
 		if p := &c.Policies[i]; opa.IsURL(p.Path) {
 			go w.poll(ctx, c, p, changed)
@@ -123,6 +137,9 @@ func (w *wiring) poll(ctx context.Context, c *config.Config, p *config.Policy, c
 		case <-t.C:
 		}
 		fresh, sum, err := w.newer(ctx, c, p)
+		if err == nil && !fresh {
+			w.ages.good(p.Name)
+		}
 		switch {
 		case err != nil && ctx.Err() == nil && !failing:
 			failing = true

@@ -4,12 +4,14 @@ import (
 	"archive/tar"
 	"bytes"
 	"compress/gzip"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 )
 
@@ -27,6 +29,11 @@ func bundleOf(t *testing.T, rego string) []byte {
 		t.Fatal(err)
 	}
 	return out.Bytes()
+}
+
+func digestOf(t *testing.T, b []byte) string {
+	t.Helper()
+	return fmt.Sprintf("%x", sha256.Sum256(b))[:12]
 }
 
 // TestBundleAtURL: rules come from a server and change with it; what is no good, and a server that is away, change
@@ -58,6 +65,9 @@ func TestBundleAtURL(t *testing.T) {
 	if code, _, errs := p.weir("check"); code != exitUse || !strings.Contains(errs, "no good bundle has come yet") || !strings.Contains(errs, "503") || strings.Contains(errs, canary) {
 		t.Errorf("check without a bundle: %d %s", code, errs)
 	}
+	if code, _, errs := p.weir("serve"); code != exitUse || !strings.Contains(errs, "no good bundle has come yet") || strings.Contains(errs, "weir: ready") {
+		t.Errorf("serve without a bundle: %d %s", code, errs)
+	}
 	set(func() { down = false })
 	p.must("check")
 
@@ -83,6 +93,16 @@ func TestBundleAtURL(t *testing.T) {
 	set(func() { down = true })
 	r.log.wait(t, "server does not answer")
 	says("take", "denied no-take")
+	age := func() string {
+		_, rest, _ := strings.Cut(p.metrics(), `weir_opa_bundle_age_seconds{policy="small"} `)
+		n, _, _ := strings.Cut(rest, "\n")
+		return n
+	}
+	if first := age(); first == "" {
+		t.Error("nobody can tell that the bundle is old")
+	} else {
+		eventually(t, "the age grows", func() bool { return age() != first && !strings.HasPrefix(age(), "0.") })
+	}
 	if err := r.stop(); err != nil {
 		t.Fatal(err)
 	}
@@ -92,5 +112,12 @@ func TestBundleAtURL(t *testing.T) {
 	says("take", "denied no-take")
 	set(func() { down, content = false, bundleOf(t, deny("give")) })
 	says("give", "denied no-give")
+	set(func() { content = bundleOf(t, deny("drop")) }) // the first of all: the server was taken back
+	r.log.wait(t, "it does not come back")
+	says("give", "denied no-give")
+	says("drop", "drop")
+	p.replace(`poll: 1s`, `poll: 1s, rollback: "`+digestOf(t, bundleOf(t, deny("drop")))+`"`)
+	r.hup <- syscall.SIGHUP
+	says("drop", "denied no-drop")
 	p.noSecrets(r.log.String(), token)
 }

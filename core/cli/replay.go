@@ -12,7 +12,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/weir-gateway/weir/core"
-	"github.com/weir-gateway/weir/core/archive/file"
 	"github.com/weir-gateway/weir/core/replay"
 )
 
@@ -24,7 +23,7 @@ func (a *app) show() *cobra.Command {
 		Example: "  weir show 01jd2t0000000000000000000\n  weir show 01jd2t0000000000000000000 -o json",
 		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return a.play(cmd.Context(), path, dir, args[0], func(ctx context.Context, s *file.Store, o replay.Options) error {
+			return a.play(cmd.Context(), path, dir, args[0], func(ctx context.Context, s core.Store, o replay.Options) error {
 				if output == "json" {
 					return replay.JSON(ctx, a.out, s, args[0], o)
 				}
@@ -55,7 +54,7 @@ func (a *app) replay() *cobra.Command {
 			return oneOf("--format", format, "text", "json")
 		},
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return a.play(cmd.Context(), path, dir, args[0], func(ctx context.Context, s *file.Store, found replay.Options) error {
+			return a.play(cmd.Context(), path, dir, args[0], func(ctx context.Context, s core.Store, found replay.Options) error {
 				o.Reader, o.Color, o.MaxGap = found.Reader, found.Color, time.Duration(gap)
 				if format == "json" {
 					return replay.JSON(ctx, a.out, s, args[0], o)
@@ -75,19 +74,12 @@ func (a *app) replay() *cobra.Command {
 }
 
 func archiveFlag(c *cobra.Command, dir *string) {
-	c.Flags().StringVar(dir, "archive", "", "archive `folder` (default: the configuration's)")
+	c.Flags().StringVar(dir, "archive", "", "archive `folder`, or s3://BUCKET/PREFIX with AWS_* in the environment (default: the configuration's)")
 }
 
 // play opens the archive and finds out who can read the session's bytes.
-func (a *app) play(ctx context.Context, config, dir, id string, f func(context.Context, *file.Store, replay.Options) error) error {
-	if dir == "" {
-		cfg, err := load(config)
-		if err != nil {
-			return err
-		}
-		dir = cfg.Archive[0].Path
-	}
-	store, err := openStore(dir)
+func (a *app) play(ctx context.Context, config, dir, id string, f func(context.Context, core.Store, replay.Options) error) error {
+	store, err := openArchive(ctx, config, dir)
 	if err != nil {
 		return err
 	}
@@ -97,12 +89,7 @@ func (a *app) play(ctx context.Context, config, dir, id string, f func(context.C
 		if err != nil {
 			return missing(err, id)
 		}
-		var open struct {
-			Protocol string `json:"protocol"`
-		}
-		if json.Unmarshal(r.Facts, &open) == nil {
-			o.Reader = a.reader(open.Protocol)
-		}
+		o.Reader = a.readerOf(r)
 		break
 	}
 	return missing(f(ctx, store, o), id)
@@ -114,6 +101,15 @@ func missing(err error, id string) error {
 		return no(fmt.Errorf("there is no session %s in the archive; what a running gateway recorded is there after a moment", printable(id)))
 	}
 	return coded(err)
+}
+
+// readerOf finds out who can read a session's bytes, from its first record.
+func (a *app) readerOf(r *core.Record) core.Reader {
+	var open struct {
+		Protocol string `json:"protocol"`
+	}
+	_ = json.Unmarshal(r.Facts, &open) // else nobody can
+	return a.reader(open.Protocol)
 }
 
 func (a *app) reader(protocol string) core.Reader {

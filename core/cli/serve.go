@@ -18,6 +18,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/weir-gateway/weir/core"
+	"github.com/weir-gateway/weir/core/approval"
 	"github.com/weir-gateway/weir/core/config"
 	"github.com/weir-gateway/weir/core/gateway"
 )
@@ -105,9 +106,11 @@ func (a *app) runGateway(ctx context.Context, path string, log *slog.Logger, hup
 		return unreachable(err)
 	}
 	defer func() { err = errors.Join(err, e.close(log)) }()
+	approvals := approval.New(approval.Config{JetStream: e.journal.JetStream(), Replicas: cfg.Journal.NATS.Replicas, Log: log, Metrics: registry})
+	defer approvals.Close()
 	var g *gateway.Gateway
 	g, err = gateway.New(gateway.Config{
-		Name: name, Boot: boot, Protocols: a.Protocols, Journal: e.journal, Lost: e.journal.Lost,
+		Name: name, Boot: boot, Protocols: a.Protocols, Journal: e.journal, Lost: e.journal.Lost, Approvals: approvals,
 		Admin: cfg.Listen.Admin, Where: fmt.Sprintf("%s:%d", cfg.File, cfg.Line("listen.admin")),
 		Limits: gateway.Limits{
 			Connections: cfg.Listen.Connections, PerListener: cfg.Listen.ListenerConnections, UnsignedPerSource: cfg.Listen.UnsignedPerSourceMax,

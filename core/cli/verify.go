@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -9,6 +10,8 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/weir-gateway/weir/core/archive/bundle"
+	"github.com/weir-gateway/weir/core/archive/s3"
 	"github.com/weir-gateway/weir/core/ledger"
 )
 
@@ -19,20 +22,27 @@ func (a *app) verify() *cobra.Command {
 	var path, output, dir, log, key string
 	var all bool
 	c := &cobra.Command{
-		Use:   "verify [ID... | --all]",
+		Use:   "verify [ID... | --all | FILE.weir]",
 		Short: "Prove that nothing was changed, dropped, reordered or cut",
 		Long: "Prove, without a gateway and with the public key alone, that the archive holds what was sealed. With --all also that no\n" +
-			"sealed session is missing. The exit code is 1, and the first bad places are printed, when something does not hold.",
+			"sealed session is missing. A file that export wrote is proved the same way. The exit code is 1, and the first bad places are printed, when something does not hold.",
 		Example: `  weir verify --all
   weir verify 01jd2t0000000000000000000
-  weir verify --all --archive /mnt/copy/archive --key ledger.pub`,
+  weir verify session.weir --key ledger.pub
+  weir verify --all --archive /mnt/copy/archive --key ledger.pub
+  weir verify --all --archive s3://evidence/weir/ --ledger ledger --key ledger.pub`,
 		RunE: func(cmd *cobra.Command, ids []string) error {
+			if len(ids) == 1 && !all && bundle.Is(ids[0]) {
+				return a.verifyBundle(cmd.Context(), ids[0], key, output)
+			}
 			if all == (len(ids) > 0) {
 				return use(errors.New("verify needs session ids, or --all"))
 			}
-			if err := a.places(path, &dir, &log, &key); err != nil {
+			store, err := a.places(cmd.Context(), path, dir, &log, &key)
+			if err != nil {
 				return err
 			}
+			defer store.Close()
 			if all {
 				ids = nil // which is how the ledger spells "every session"
 			}
@@ -40,11 +50,6 @@ func (a *app) verify() *cobra.Command {
 			if err != nil {
 				return unreachable(fmt.Errorf("the public key: %w", err))
 			}
-			store, err := openStore(dir)
-			if err != nil {
-				return err
-			}
-			defer store.Close()
 			report, err := ledger.Verify(cmd.Context(), ledger.VerifyConfig{
 				Store: store, LedgerDir: log, PublicKey: strings.TrimSpace(string(public)), Sessions: ids,
 			})
@@ -56,32 +61,38 @@ func (a *app) verify() *cobra.Command {
 	}
 	configFlag(c, &path)
 	outputFlag(c, &output)
-	f := c.Flags()
-	f.BoolVar(&all, "all", false, "every session, and the log of seals as a whole")
-	f.StringVar(&dir, "archive", "", "archive `folder` (default: the configuration's)")
-	f.StringVar(&log, "ledger", "", "`folder` of the log of seals (default: ledger in data, or beside --archive)")
-	f.StringVar(&key, "key", "", "public key `file` (default: keys/ledger.pub in data, or beside --archive)")
+	archiveFlag(c, &dir)
+	ledgerFlags(c, &log, &key)
+	c.Flags().BoolVar(&all, "all", false, "every session, and the log of seals as a whole")
 	return c
 }
 
-// places fills in where archive, log and key are. Without --archive the configuration says it; with it no
+// places opens the archive, and fills in where log and key are. Without an archive the configuration says it; with one no
 // configuration is needed, so that a copy can be verified elsewhere.
-func (a *app) places(config string, dir, log, key *string) error {
-	data := filepath.Dir(*dir)
-	if *dir == "" {
-		cfg, err := load(config)
-		if err != nil {
-			return err
+func (a *app) places(ctx context.Context, config, where string, log, key *string) (stored, error) {
+	beside, public := filepath.Dir(where), filepath.Join("keys", "ledger.pub")
+	if _, _, bucket := s3.Location(where); bucket {
+		beside, public = ".", "ledger.pub"
+	}
+	var store stored
+	var err error
+	if where == "" {
+		c, cerr := load(config)
+		if cerr != nil {
+			return nil, cerr
 		}
-		*dir, data = cfg.Archive[0].Path, cfg.Data
+		beside = c.Data
+		store, err = openConfigured(ctx, c, &c.Archive[0], true)
+	} else {
+		store, err = openStore(ctx, where)
 	}
 	if *log == "" {
-		*log = filepath.Join(data, "ledger")
+		*log = filepath.Join(beside, "ledger")
 	}
 	if *key == "" {
-		*key = filepath.Join(data, "keys", "ledger.pub")
+		*key = filepath.Join(beside, public)
 	}
-	return nil
+	return store, err
 }
 
 func (a *app) printReport(r ledger.Report, output string) error {

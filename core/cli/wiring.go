@@ -32,12 +32,18 @@ type wiring struct {
 	log    *slog.Logger
 	dry    bool // check only: nothing is made, nobody is asked
 	caPath string
+	ages   *bundleAges
 }
 
 // newWiring opens what settings share: keys and the plugin host. With dry nothing is written.
 func newWiring(ctx context.Context, b Build, c *config.Config, log *slog.Logger, metrics prometheus.Registerer, dry bool) (*wiring, error) {
-	w := &wiring{Build: b, log: log, dry: dry}
-	host := wasm.HostConfig{Log: log, Metrics: metrics}
+	w := &wiring{Build: b, log: log, dry: dry, ages: newBundleAges()}
+	if metrics != nil {
+		if err := metrics.Register(w.ages); err != nil {
+			return nil, err
+		}
+	}
+	host := wasm.HostConfig{Log: log, Metrics: metrics, Memory: c.PluginMemory}
 	if !dry {
 		host.CacheDir = cacheDir(c)
 		key, err := maskKey(keysDir(c))

@@ -133,29 +133,7 @@ func (k *checker) journal() {
 	if k.set("archive") && len(k.Archive) == 0 {
 		k.problem("archive", "leave the key out for one in data", "names no store: nothing would be kept")
 	}
-	paths := map[string]bool{}
-	for i, a := range k.Archive {
-		at := fmt.Sprintf("archive[%d]", i)
-		switch a.Kind {
-		case "file":
-			if a.Path == "" {
-				k.problem(at, "", "has no path")
-			} else if paths[a.Path] {
-				k.problem(at+".path", "", "stands twice")
-			}
-			paths[a.Path] = true
-			for _, key := range sortedKeys(a.Rest) {
-				k.problem(join(at, key), hintNearest(key, []string{"kind", "path"}), "unknown key")
-			}
-		case "":
-			k.problem(at, "", "has no kind")
-		default:
-			k.problem(at+".kind", "use file", "this build has no store of kind %q", a.Kind)
-		}
-	}
-	if len(k.Archive) > 1 {
-		k.problem("archive[1]", "keep one", "this build writes to one store only")
-	}
+	k.checkArchive()
 	if k.set("retention.default") {
 		if k.Retention.Default != keptFor {
 			k.problem("retention.default", "leave it out", "this build cannot remove what is older")
@@ -201,6 +179,9 @@ func (k *checker) steps() {
 			k.problem(at+".token", "", "would do nothing: the bundle is not fetched")
 		case strings.Contains(p.Path, "://") && p.Poll < time.Second:
 			k.problem(at+".poll", "such as 60s", "is less than a second")
+		}
+		if p.Rollback != "" && !strings.Contains(p.Path, "://") {
+			k.problem(at+".rollback", "", "would do nothing: the policy is not fetched")
 		}
 		switch {
 		case p.Key != "" && p.Algorithm == "":
@@ -293,6 +274,7 @@ func (k *checker) targets() {
 		if k.set(t.At("promise")) {
 			k.promise(t.At("promise"), t.Promise)
 		}
+		k.hold(t)
 		known, _ := fieldsOf(typeOfTarget)
 		for _, key := range sortedKeys(t.Rest) {
 			if key != t.Protocol {

@@ -27,8 +27,10 @@ type Config struct {
 	Plugins   []Plugin  `yaml:"plugins"`
 	// PluginKeys are public keys: every plugin that is not builtin must be signed by one of them, unless it names its own.
 	PluginKeys []string `yaml:"plugin_keys"`
-	Chain      []string `yaml:"chain"` // of the targets that name none
-	Targets    []Target `yaml:"targets"`
+	// PluginMemory bounds the memory of all guests together; default 1GiB.
+	PluginMemory int64    `yaml:"plugin_memory,size"`
+	Chain        []string `yaml:"chain"` // of the targets that name none
+	Targets      []Target `yaml:"targets"`
 
 	// Warnings are what deserves a look but stops nothing.
 	Warnings []Problem `yaml:"-"`
@@ -90,11 +92,25 @@ type NATS struct {
 	Replicas int    `yaml:"replicas"`
 }
 
+// The kinds of archive stores.
+const (
+	ArchiveFile = "file"
+	ArchiveS3   = "s3"
+)
+
 // Archive is one store of finished blocks.
 type Archive struct {
-	Kind string               `yaml:"kind"`
-	Path string               `yaml:"path"` // of kind file
-	Rest map[string]yaml.Node `yaml:",rest"`
+	Kind string `yaml:"kind"`
+	Path string `yaml:"path"` // of kind file
+	// What follows is of kind s3. Without keys the environment's are used, and else those of the machine's role.
+	Endpoint   string               `yaml:"endpoint"`
+	Bucket     string               `yaml:"bucket"`
+	Prefix     string               `yaml:"prefix"`
+	Region     string               `yaml:"region"`
+	AccessKey  Secret               `yaml:"access_key"`
+	SecretKey  Secret               `yaml:"secret_key"`
+	ObjectLock time.Duration        `yaml:"object_lock"` // for how long nobody can delete what was stored
+	Rest       map[string]yaml.Node `yaml:",rest"`
 }
 
 // Retention says how long sessions are kept.
@@ -114,6 +130,10 @@ type Policy struct {
 	Algorithm string        `yaml:"algorithm"`
 	Poll      time.Duration `yaml:"poll"`  // how often a URL is asked for another bundle; default 60s
 	Token     Secret        `yaml:"token"` // bearer token for the URL
+	// MaxSize bounds its files together, those of a bundle unpacked; 0: the step's default.
+	MaxSize int64 `yaml:"max_size,size"`
+	// Rollback is a revision that may come back from the URL although a later one was used.
+	Rollback string `yaml:"rollback"`
 }
 
 // Plugin is one guest, a step of chains.
@@ -160,6 +180,7 @@ type Target struct {
 	Promise    core.Promise      `yaml:"promise"`
 	Chain      *[]string         `yaml:"chain"` // nil: the file's
 	Limits     Limits            `yaml:"limits"`
+	Hold       Hold              `yaml:"hold"`
 	// AllowIncomplete lets commands pass whose facts are incomplete.
 	AllowIncomplete bool `yaml:"allow_incomplete"`
 	// Rest holds the protocol's own settings, under the protocol's own name.
@@ -195,6 +216,13 @@ type Limits struct {
 	Sessions         int           `yaml:"sessions"`
 	SignIn           time.Duration `yaml:"sign_in"`
 	Drain            time.Duration `yaml:"drain"`
+}
+
+// Hold says what a client sees of a command that a rule holds until somebody approves it. Zero values take the defaults.
+type Hold struct {
+	Mode  core.HoldMode `yaml:"mode"`  // refuse (default): an error with the approval's id; wait: the answer comes late
+	Wait  time.Duration `yaml:"wait"`  // how long a request waits for its answer; default: 1h, or 5m in mode wait
+	Valid time.Duration `yaml:"valid"` // how long an approval can be used, in mode refuse; default: 15m
 }
 
 // Line is the line of the file where path ("targets[0].listen") was set, or the nearest line above it in the tree.

@@ -132,7 +132,9 @@ func (c *Config) complete() {
 	}
 	c.Journal.NATS.Creds = c.Path(c.Journal.NATS.Creds)
 	for i := range c.Archive {
-		c.Archive[i].Path = c.Path(c.Archive[i].Path)
+		if a := &c.Archive[i]; a.Path != "" {
+			a.Path = c.Path(a.Path)
+		}
 	}
 	if c.lines["archive"] == 0 {
 		c.Archive = []Archive{{Kind: "file", Path: filepath.Join(c.Data, "archive")}}

@@ -25,6 +25,7 @@ func (t *Target) Core() (*core.Target, error) {
 			MaxFrame: t.Limits.MaxFrame, StatementTimeout: t.Limits.StatementTimeout, Idle: t.Limits.Idle, Rows: t.Limits.Rows,
 			Sessions: t.Limits.Sessions, SignIn: t.Limits.SignIn, Drain: t.Limits.Drain,
 		},
+		Hold:   core.Holding{Mode: t.Hold.Mode, Wait: t.Hold.Wait, Valid: t.Hold.Valid}.WithDefaults(),
 		Decode: t.decode,
 	}
 	var problems Problems

@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"strings"
 	"time"
 )
 
@@ -70,4 +71,18 @@ func ReadAll(r io.Reader, what string, most int64) ([]byte, error) {
 		return nil, fmt.Errorf("%s is larger than %d KiB", what, most>>10)
 	}
 	return b, nil
+}
+
+// Endpoint checks the URL of a server that is asked for more than one thing: scheme, host and port, and nothing else.
+func Endpoint(raw string) (*url.URL, error) {
+	u, err := url.Parse(raw)
+	switch {
+	case err != nil || u.Host == "" || u.Scheme != "https" && u.Scheme != "http":
+		return nil, errors.New("the endpoint is no https:// URL")
+	case u.User != nil:
+		return nil, errors.New("the endpoint holds a secret in clear")
+	case strings.Trim(u.Path, "/") != "" || u.RawQuery != "" || u.Fragment != "":
+		return nil, errors.New("the endpoint is more than scheme, host and port")
+	}
+	return u, Safe(u)
 }

@@ -66,7 +66,7 @@ func (g *Gateway) notReady() []string {
 	return why
 }
 
-// serveAdmin starts the admin server. It has no sign-in, so it is for this machine only.
+// serveAdmin starts the admin server. All of it but the approvals has no sign-in, so it is for this machine only.
 func (g *Gateway) serveAdmin() (stop func(), err error) {
 	host, _, err := net.SplitHostPort(g.Admin)
 	if err != nil || !loopbackHost(host) {
@@ -123,6 +123,9 @@ func (g *Gateway) AdminHandler() http.Handler {
 		w.Header().Set("Content-Type", "application/json")
 		_ = json.NewEncoder(w).Encode(g.Sessions())
 	})
+	if g.Approvals != nil {
+		g.serveApprovals(mux)
+	}
 	return guard(mux)
 }
 

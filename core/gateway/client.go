@@ -229,9 +229,6 @@ func (c *client) open(ctx context.Context, h core.Hello, id core.Identity, targe
 		return nil, c.lost(err)
 	}
 	v := s.Check(ctx, &core.Event{Kind: core.KindOpen, Direction: core.FromClient})
-	if v.Deny == nil && v.Hold != nil {
-		v.Deny = &core.Denial{Step: "weir", Rule: v.Hold.Rule, Reason: "opening this target needs an approval", Hint: "ask one of: " + fmt.Sprint(v.Hold.Approvers)}
-	}
 	if v.Deny != nil {
 		reason, end := "access", core.EndRefused
 		if v.Deny.Rule == "journal-lost" && v.Deny.Step == "weir" {
@@ -279,7 +276,12 @@ func (c *client) session(h core.Hello, id core.Identity, chain core.Plugin, clos
 		return nil, err
 	}
 	rec := &recorder{Recorder: r}
-	s.Begin(core.SessionConfig{Chain: chain, Recorder: rec, Draining: c.g.draining, Closed: func(s *core.Session) { closed(s, rec.end()) }})
+	begin := core.SessionConfig{Chain: chain, Recorder: rec, Draining: c.g.draining, Closed: func(s *core.Session) { closed(s, rec.end()) }}
+	if _, refused := chain.(refusal); !refused {
+		begin.Run, begin.Tables = c.g.runs.of(id.Run, now), c.served.tables
+		begin.Approvals = c.g.Approvals
+	}
+	s.Begin(begin)
 	return s, nil
 }
 

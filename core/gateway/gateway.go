@@ -33,6 +33,7 @@ type Config struct {
 	Boot      string // of this start, on every record
 	Protocols []core.Protocol
 	Journal   core.Journal
+	Approvals Approvals    // nil: what a rule holds is refused, and the API has no queue
 	Lost      func() error // says why nothing can be recorded; nil: it always can
 	Admin     string       // host:port on loopback for health, metrics and the API; empty: none
 	Where     string       // of the admin address in the configuration, for errors: file:line
@@ -72,6 +73,7 @@ type Gateway struct {
 	start    time.Time
 	metrics  *metrics
 	live     *registry
+	runs     *runs
 	throttle *throttle
 
 	reload sync.Mutex   // one reload at a time
@@ -100,7 +102,7 @@ func New(c Config, s Settings) (*Gateway, error) {
 	}
 	c.Limits = c.Limits.withDefaults()
 	g := &Gateway{
-		Config: c, start: time.Now(), live: newRegistry(), throttle: newThrottle(time.Now),
+		Config: c, start: time.Now(), live: newRegistry(), runs: newRuns(), throttle: newThrottle(time.Now),
 		up: map[string]*listener{}, draining: make(chan struct{}),
 	}
 	g.killing, g.kill = context.WithCancelCause(context.Background())

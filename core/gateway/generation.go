@@ -16,6 +16,7 @@ type generation struct {
 	number  uint64             // of its reload: a later one is higher
 	served  map[string]*served // by configured address
 	targets map[string]*Target // by name
+	tables  bool               // some chain asks what sessions have touched, maybe in others of their run
 	refs    atomic.Int64       // its clients, the sessions that follow it, and one for being the present one
 }
 
@@ -76,6 +77,9 @@ func (g *Gateway) generation(s Settings) (*generation, error) {
 		seen[t.Name] = true
 		targets = append(targets, &t)
 		gen.targets[t.Name] = &t
+		if sub, ok := t.Chain.(core.Subscriber); ok && sub.Subscription().Tables {
+			gen.tables = true
+		}
 		if t.Listen == "" {
 			continue
 		}

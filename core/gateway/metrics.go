@@ -72,14 +72,14 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	gauge(descConnections, float64(len(r.clients)))
 	now := map[string]core.Totals{}
 	for _, l := range r.sessions {
-		now[l.Target.Name] = add(now[l.Target.Name], l.Totals())
+		now[l.Target.Name] = now[l.Target.Name].Plus(l.Totals())
 	}
 	for target, t := range r.targets {
 		gauge(descOpen, float64(t.open), target)
 		for end, n := range t.ended {
 			counter(descEnded, n, target, string(end))
 		}
-		sum := add(t.done, now[target])
+		sum := t.done.Plus(now[target])
 		counter(descCommands, sum.Commands, target)
 		counter(descRows, sum.Rows, target)
 		counter(descBytes, sum.Bytes, target)

@@ -139,11 +139,7 @@ func (r *registry) closed(s *core.Session, end core.End) {
 	delete(r.sessions, s.ID)
 	t := r.tally(s.Target.Name)
 	t.ended[end]++
-	t.done = add(t.done, totals)
-}
-
-func add(a, b core.Totals) core.Totals {
-	return core.Totals{Commands: a.Commands + b.Commands, Rows: a.Rows + b.Rows, Bytes: a.Bytes + b.Bytes, Denied: a.Denied + b.Denied}
+	t.done = t.done.Plus(totals)
 }
 
 // list returns the open sessions, the oldest first.

@@ -90,9 +90,7 @@ func (p *Policy) decodePackage(v *core.Verdict, pkg string, rules map[string]any
 	}
 	if err := each("hold", func(o *fieldsOf) error {
 		h := core.Hold{Rule: o.text("rule"), Reason: o.text("reason"), Approvers: o.texts("approvers")}
-		if v.Hold == nil {
-			v.Hold = &h
-		}
+		v.Hold = v.Hold.With(&h)
 		note("hold", h.Rule, h.Reason)
 		return nil
 	}); err != nil {

@@ -72,7 +72,15 @@ func NewBacktest(p *Policy) *Backtest {
 func (b *Backtest) Unknown() (paths []string) {
 	for _, q := range []*question{b.policy.open, b.policy.guard} {
 		if q != nil && q.footprint.reads("session.in_transaction") {
-			paths = append(paths, "input.session.in_transaction: taken as false")
+			paths = append(paths, "input.session.in_transaction: taken as false where only metadata was recorded")
+		}
+		if q != nil && (q.footprint.reads("session.tables_complete") || q.footprint.reads("run.tables_complete")) {
+			paths = append(paths, "input.….tables_complete: as if these rules had been in force from the beginning")
+		}
+		for _, of := range []string{"session", "run"} {
+			if q != nil && (q.footprint.reads(of+".bytes_to_client") || q.footprint.reads(of+".bytes_from_client")) {
+				paths = append(paths, "input."+of+".bytes_…: counted where everything was recorded, and not where only metadata was")
+			}
 		}
 		if q != nil && q.footprint.reads("target.labels") {
 			paths = append(paths, "input.target.labels: taken as the configuration has them now")
@@ -80,6 +88,18 @@ func (b *Backtest) Unknown() (paths []string) {
 	}
 	slices.Sort(paths)
 	return slices.Compact(paths)
+}
+
+// Runs reports whether the policy reads what is known of runs: their sessions have to be looked at together.
+func (b *Backtest) Runs() bool { return b.reads("run") }
+
+// Bytes reports whether the policy reads how many bytes there were.
+func (b *Backtest) Bytes() bool {
+	return b.reads("session.bytes_to_client") || b.reads("session.bytes_from_client") || b.reads("run")
+}
+
+func (b *Backtest) reads(path string) bool {
+	return b.policy.open != nil && b.policy.open.footprint.reads(path) || b.policy.guard != nil && b.policy.guard.footprint.reads(path)
 }
 
 // Result returns what has been found so far: the gravest and largest groups first.
@@ -101,9 +121,15 @@ func (b *Backtest) Result() (BacktestCount, []BacktestGroup) {
 
 // BacktestSession goes through one session's events, in their order. It is for one goroutine.
 type BacktestSession struct {
+	// Run is what the session's events are added to besides, when it is one of several of a run; it may be nil.
+	Run *core.Run
+	// Beside has the session's events counted but not judged.
+	Beside bool
+
 	b       *Backtest
 	begun   *core.Session
-	masks   []core.Mask // that the candidate named for the present command
+	masks   []core.Mask  // that the candidate named for the present command
+	denied  *core.Denial // what was said of the present event then
 	verdict core.Verdict
 	err     error
 	count   BacktestCount
@@ -115,20 +141,26 @@ func (b *Backtest) Session() *BacktestSession { return &BacktestSession{b: b} }
 // Inspect asks the candidate; the session calls it.
 func (s *BacktestSession) Inspect(ctx context.Context, e *core.Event) (core.Verdict, error) {
 	s.verdict, s.err = core.Verdict{}, nil
-	if s.b.policy.Subscription().Kinds.Has(e.Kind) {
+	if !s.Beside && s.b.policy.Subscription().Kinds.Has(e.Kind) {
 		s.verdict, s.err = s.b.policy.Inspect(ctx, e)
 	}
-	return core.Verdict{}, nil // what would have been denied was passed, or the counts of the session would drift
+	return core.Verdict{Deny: s.denied}, nil // what happened then goes on, or the counts would not be those of then
 }
 
 // Event compares one event. denied and decisions are what its record holds.
 func (s *BacktestSession) Event(ctx context.Context, e *core.Event, denied *core.Denial, decisions []core.Decision) {
 	if s.begun != e.Session {
 		s.begun = e.Session
-		s.begun.Begin(core.SessionConfig{Chain: s})
-		s.count.Sessions++
+		s.begun.Begin(core.SessionConfig{Chain: s, Run: s.Run, Tables: s.b.policy.Subscription().Tables})
+		if !s.Beside {
+			s.count.Sessions++
+		}
 	}
+	s.denied = denied
 	s.begun.Check(ctx, e)
+	if s.Beside {
+		return
+	}
 	var then []string // the rules of policies that denied it
 	others := denied != nil
 	for _, d := range decisions {
@@ -258,6 +290,7 @@ const maxGroups = 100_000
 // Close adds the session's counts, and has the policy forget it.
 func (s *BacktestSession) Close() {
 	if s.begun != nil {
+		_ = s.begun.Close(core.EndClosed, "") // nothing is recorded
 		s.b.policy.Forget(s.begun)
 	}
 	s.b.mu.Lock()

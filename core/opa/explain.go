@@ -8,7 +8,6 @@ import (
 	"strings"
 
 	"github.com/open-policy-agent/opa/v1/ast"
-	"github.com/open-policy-agent/opa/v1/rego"
 	"github.com/open-policy-agent/opa/v1/topdown"
 
 	"github.com/weir-gateway/weir/core"
@@ -58,17 +57,15 @@ func (p *Policy) Explain(ctx context.Context, e *core.Event) (x Explanation, ask
 	}
 	x = Explanation{Policy: p.name, Revision: p.revision}
 	part := p.newSessionPart(e.Session)
-	ctx, cancel := context.WithTimeout(ctx, max(p.timeout, defaultTimeout))
-	defer cancel()
-	input := p.input(q, e, part)
+	st := part.state(&q.footprint, e.Session)
+	input := p.input(q, e, part, &st)
 	t := &trace{rules: map[uint64]*Tried{}, firsts: map[*ast.Rule]*Tried{}, bodies: map[*Tried]ast.Body{}, packages: q.packages}
-	rs, err := q.query.Eval(ctx, rego.EvalParsedInput(input), rego.EvalQueryTracer(t), rego.EvalRuleIndexing(false), rego.EvalEarlyExit(false))
-	if err == nil && len(rs) == 1 {
-		packages, _ := rs[0].Bindings["answer"].(map[string]any)
+	packages, err := q.eval(ctx, input, max(p.timeout, defaultTimeout), t)
+	if err == nil {
 		x.Verdict, err = p.decode(q, packages)
 	}
 	if err != nil {
-		x.Error = withoutValues(err).Error()
+		x.Error = err.Error()
 	}
 	x.Rules = t.tried()
 	for _, path := range q.footprint.paths {

@@ -18,6 +18,7 @@ type footprint struct {
 	command  fields
 	identity fields
 	target   bool
+	asks     asks
 }
 
 // fields is a set of the named parts of a command or an identity.
@@ -239,8 +240,21 @@ func newFootprint(paths map[string]bool) (f footprint) {
 			return ""
 		}
 		switch {
-		case p == "", p == "event", at(0) == "session", at(0) == "time":
+		case p == "":
+			f.asks = askAll
 			f.volatile = append(f.volatile, p)
+		case p == "event", at(0) == "time":
+			f.volatile = append(f.volatile, p)
+		case at(0) == "session", at(0) == "run":
+			kept, all := sessionAsks[at(1)], askSession|askTransaction|askTables
+			if at(0) == "run" {
+				kept, all = runAsks[at(1)], askRunID|askRunTables|askRun
+			}
+			if kept == 0 { // a count, or all of it
+				kept = all
+				f.volatile = append(f.volatile, p)
+			}
+			f.asks |= kept
 		case at(0) == "identity" && at(1) == "":
 			f.identity = ^fields(0)
 		case at(0) == "identity":

@@ -98,6 +98,9 @@ type sessionPart struct {
 	identity, target             digest
 	identityTerm, targetTerm     *ast.Term
 	idTerm, runTerm, startedTerm *ast.Term
+
+	own               digest // of what is this session's only
+	tables, runTables atomic.Pointer[tablesPart]
 }
 
 func (p *Policy) sessionPart(s *core.Session) *sessionPart {
@@ -133,11 +136,13 @@ func (p *Policy) newSessionPart(s *core.Session) *sessionPart {
 	b = b[:0]
 	j, _ := json.Marshal([]any{t.Name, s.Protocol, t.Labels})
 	part.target = digestOf(append(b, j...))
+	j, _ = json.Marshal([]string{s.ID, s.Run, timeText(s.Started)})
+	part.own = digestOf(j)
 	return part
 }
 
 // input builds the document for one event.
-func (p *Policy) input(q *question, e *core.Event, part *sessionPart) ast.Value {
+func (p *Policy) input(q *question, e *core.Event, part *sessionPart, st *state) ast.Value {
 	f := &q.footprint
 	event := make([][2]*ast.Term, 0, 8)
 	event = append(event, pair("kind", ast.StringTerm(e.Kind.String())), pair("direction", ast.StringTerm(e.Direction.String())))
@@ -156,20 +161,18 @@ func (p *Policy) input(q *question, e *core.Event, part *sessionPart) ast.Value 
 	}
 	if e.Result != nil && f.reads("event.result") {
 		event = append(event, pair("result", object(pair("status", ast.StringTerm(e.Result.Status)), pair("tag", ast.StringTerm(e.Result.Tag)),
-			pair("code", ast.StringTerm(e.Result.Code)), pair("rows", ast.NumberTerm(number(e.Result.Rows))))))
+			pair("code", ast.StringTerm(e.Result.Code)), pair("rows", number(e.Result.Rows)))))
 	}
 	if name := e.Session.Protocol; e.Detail != nil && !reserved[name] && f.reads("event."+name) {
 		event = append(event, pair(name, anyTerm(e.Detail)))
 	}
-	in := make([][2]*ast.Term, 0, 5)
+	in := make([][2]*ast.Term, 0, 6)
 	in = append(in, pair("event", ast.ObjectTerm(event...)), pair("identity", part.identityTerm), pair("target", part.targetTerm))
 	if f.reads("session") {
-		totals := e.Session.Totals()
-		in = append(in, pair("session", object(
-			pair("id", part.idTerm), pair("run", part.runTerm), pair("started", part.startedTerm),
-			pair("commands", ast.NumberTerm(number(totals.Commands))), pair("rows", ast.NumberTerm(number(totals.Rows))),
-			pair("in_transaction", ast.BooleanTerm(e.Session.InTransaction())),
-		)))
+		in = append(in, pair("session", sessionObject(e.Session, part, st)))
+	}
+	if run := e.Session.OfRun(); run != nil && f.reads("run") {
+		in = append(in, pair("run", runObject(run, st)))
 	}
 	if f.reads("time") {
 		in = append(in, pair("time", ast.StringTerm(timeText(e.Time))))
@@ -181,8 +184,6 @@ func (p *Policy) input(q *question, e *core.Event, part *sessionPart) ast.Value 
 var reserved = map[string]bool{"": true, "kind": true, "direction": true, "stage": true, "command": true, "columns": true, "result": true}
 
 func timeText(t time.Time) string { return t.UTC().Format(time.RFC3339Nano) }
-
-func number(n int64) json.Number { b, _ := json.Marshal(n); return json.Number(b) }
 
 func pair(key string, value *ast.Term) [2]*ast.Term {
 	return [2]*ast.Term{ast.InternedTerm(key), value}

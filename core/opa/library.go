@@ -28,7 +28,7 @@ func LibraryMarkdown(ctx context.Context, fsys fs.FS) ([]byte, error) {
 		if err != nil {
 			return nil, fmt.Errorf("opa: %w", err)
 		}
-		src, err := readFS(ctx, sub, d.Name())
+		src, err := readFS(ctx, sub, d.Name(), maxFolder)
 		if err != nil {
 			return nil, fmt.Errorf("opa: %w", err)
 		}

@@ -34,12 +34,13 @@ const (
 	CheckData     = "data"     // a document that is neither in the data nor a rule
 	CheckNegation = "negation" // "not" over something that may be absent, which is then true
 	CheckUnasked  = "unasked"  // a package whose answers nobody asks for
+	CheckComplete = "complete" // what was touched is asked about, and not whether that is all
 )
 
 // Lint reads a policy as Load does and reports what in it does nothing, or not what it seems to. protocols are the names
 // of the objects that protocols put under input.event. Its error says why the files cannot be read.
 func Lint(ctx context.Context, where string, fsys fs.FS, protocols []string) ([]Finding, error) {
-	src, err := read(ctx, where, fsys, nil)
+	src, err := read(ctx, where, fsys, nil, 0)
 	if err != nil {
 		return nil, fmt.Errorf("opa: %w", err)
 	}
@@ -68,6 +69,7 @@ func Lint(ctx context.Context, where string, fsys fs.FS, protocols []string) ([]
 			l.rule(c, m, r)
 		}
 	}
+	l.complete()
 	return l.done(), nil
 }
 
@@ -92,6 +94,35 @@ func (l *linter) done() []Finding {
 		return cmp.Or(strings.Compare(a.File, b.File), cmp.Compare(a.Line, b.Line), strings.Compare(a.Check, b.Check), strings.Compare(a.Text, b.Text))
 	})
 	return l.found
+}
+
+// complete finds policies that take the tables of a session or a run for all that there are.
+func (l *linter) complete() {
+	lists, asks := map[string]*ast.Location{}, map[string]bool{}
+	for _, m := range l.src.modules {
+		ast.WalkTerms(m, func(t *ast.Term) bool {
+			r, ok := t.Value.(ast.Ref)
+			if !ok || !r.HasPrefix(ast.InputRootRef) {
+				return false
+			}
+			of, field, _ := strings.Cut(constantPath(r), ".")
+			switch {
+			case of != "" && of != "session" && of != "run":
+			case of == "", field == "", field == "tables_complete":
+				asks[of] = true
+			case field == "tables_read", field == "tables_written":
+				if at := lists[of]; at == nil || t.Location != nil && (t.Location.File < at.File || t.Location.File == at.File && t.Location.Row < at.Row) {
+					lists[of] = t.Location
+				}
+			}
+			return false
+		})
+	}
+	for of, at := range lists {
+		if !asks[of] && !asks[""] {
+			l.add(at, CheckComplete, fmt.Sprintf("input.%s.tables_… may lack some: ask for input.%s.tables_complete, too, and refuse when it is false", of, of))
+		}
+	}
 }
 
 // schema compiles the modules once more, knowing what the input holds.

@@ -46,6 +46,10 @@ func TestLint(t *testing.T) {
 		{"the same, demanded before", deny("input.target.labels.test\nnot input.target.labels.test == \"yes\""), "", ""},
 		{"the same, with a default", deny(`not object.get(input.target.labels, "test", "no") == "yes"`), "", ""},
 		{"not over what is always there", deny(`not input.event.command.where`), "", ""},
+		{"tables, without asking whether these are all", deny(`"a.b" in input.session.tables_read`), CheckComplete, "input.session.tables_complete"},
+		{"the same of a run", deny(`some t in input.run.tables_written; t.name == "a.b"`), CheckComplete, "input.run.tables_complete"},
+		{"the run's is not the session's", deny("\"a.b\" in input.session.tables_read\ninput.run.tables_complete"), CheckComplete, "input.session.tables_complete"},
+		{"tables, and whether these are all", deny(`touched`) + "\ntouched if \"a.b\" in input.session.tables_read\ntouched if not input.session.tables_complete", "", ""},
 		{"a package nobody asks", deny(`true`) + "\n", "", ""},
 		{"nothing but a package nobody asks", "package weir.guards\ndeny contains {\"rule\": \"r\"} if true", CheckUnasked, "weir.guards"},
 		{"it does not compile", deny(`x > 1`), CheckCompile, "x"},
@@ -100,7 +104,17 @@ func TestSchema(t *testing.T) {
 	r := &e.Exchange.Command.Resources[0]
 	r.Indirect, r.Copied, r.Transformed = []string{"a"}, []string{"b"}, []string{"c"}
 	e.Columns = []core.Column{{Name: "a", Type: "text", Origin: &core.Origin{Table: "s.t", Column: "b"}, Lineage: []core.Origin{{Table: "s.u", Column: "c"}}}}
-	in, err := ast.JSON(p.input(p.guard, e, p.newSessionPart(e.Session)))
+	run := core.NewRun("01r", true)
+	e.Session.Begin(core.SessionConfig{Run: run})
+	e.Session.Check(context.Background(), command("update"))
+	before := command("update")
+	before.Exchange.Command.Resources[0].Use = []string{"read", "write"}
+	e.Session.Tables()
+	run.Tables()
+	e.Session.Check(context.Background(), before)
+	part := p.newSessionPart(e.Session)
+	st := part.state(&p.guard.footprint, e.Session)
+	in, err := ast.JSON(p.input(p.guard, e, part, &st))
 	if err != nil {
 		t.Fatal(err)
 	}

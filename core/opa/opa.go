@@ -9,18 +9,13 @@ import (
 	"io/fs"
 	"log/slog"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 	"unsafe"
 
-	"github.com/open-policy-agent/opa/v1/ast"
-	"github.com/open-policy-agent/opa/v1/rego"
-	"github.com/open-policy-agent/opa/v1/storage"
 	"github.com/open-policy-agent/opa/v1/storage/inmem"
-	"github.com/open-policy-agent/opa/v1/topdown"
 	"github.com/weir-gateway/weir/core"
 )
 
@@ -33,6 +28,8 @@ type Config struct {
 	FS fs.FS
 	// Key, when set, is what the bundle at Path has to be signed with.
 	Key *Key
+	// MaxBytes bounds all files together, those of a bundle unpacked. Default 128 MiB, and 64 MiB of a bundle.
+	MaxBytes int64
 	// Packages are the packages to ask; each must be there. Empty: weir.access and weir.guardrails, of which one
 	// must be there. A package whose name ends with "access" is asked at Open, the others at Command and Columns.
 	Packages []string
@@ -55,6 +52,7 @@ const (
 // Policy is a loaded policy. It is safe for use by several goroutines, and never changes: a reload loads another.
 type Policy struct {
 	name, revision, short string
+	manifest              manifest
 	timeout               time.Duration
 	open, guard           *question // nil: not asked
 
@@ -65,19 +63,12 @@ type Policy struct {
 	hits, misses      atomic.Uint64
 }
 
-// question is one prepared query.
-type question struct {
-	packages  []string
-	query     rego.PreparedEvalQuery
-	footprint footprint
-}
-
 // key holds everything that a kept verdict may depend on.
 type key struct {
-	command, columns, identity, target digest
-	stage                              string
-	kind                               core.Kind
-	direction                          core.Direction
+	command, columns, identity, target, state digest
+	stage                                     string
+	kind                                      core.Kind
+	direction                                 core.Direction
 }
 
 var (
@@ -96,7 +87,7 @@ func Load(ctx context.Context, c Config) (*Policy, error) {
 }
 
 func load(ctx context.Context, c Config) (*Policy, error) {
-	src, err := read(ctx, c.Path, c.FS, c.Key)
+	src, err := read(ctx, c.Path, c.FS, c.Key, c.MaxBytes)
 	if err != nil {
 		return nil, err
 	}
@@ -108,11 +99,13 @@ func load(ctx context.Context, c Config) (*Policy, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &Policy{name: c.Name, revision: src.revision, short: src.revision[:12], timeout: c.Timeout}
+	p := &Policy{name: c.Name, manifest: src.manifest, revision: src.revision, short: src.revision[:12], timeout: c.Timeout}
 	if p.timeout <= 0 {
 		p.timeout = defaultTimeout
 	}
-	store := inmem.NewFromObjectWithOpts(src.data, inmem.OptReturnASTValuesOnRead(true), inmem.OptRoundTripOnWrite(true))
+	// What was read is JSON already, and nobody else has it: it need not be copied.
+	store := inmem.NewFromObjectWithOpts(src.data, inmem.OptReturnASTValuesOnRead(true), inmem.OptRoundTripOnWrite(false))
+	src.data = nil // the store has values of its own, and the compiler would keep this
 	var access, guard []string
 	for _, pkg := range packages {
 		if isAccess(pkg) {
@@ -208,43 +201,6 @@ func unasked(src *source, asked []string) error {
 	return errors.Join(errs...)
 }
 
-// ask prepares one query for all rules that the packages define.
-func ask(ctx context.Context, c *ast.Compiler, store storage.Store, packages []string) (*question, error) {
-	if len(packages) == 0 {
-		return nil, nil
-	}
-	var b strings.Builder
-	var refs []ast.Ref
-	b.WriteString("answer = {")
-	for i, pkg := range packages {
-		if i > 0 {
-			b.WriteString(", ")
-		}
-		b.WriteString(strconv.Quote(pkg) + ": {")
-		rules, first := rulesOf(c, pkg), true
-		for _, name := range askedOf(pkg) {
-			if len(rules[name]) == 0 {
-				continue
-			}
-			if !first {
-				b.WriteString(", ")
-			}
-			first = false
-			ref := append(packageRef(pkg), ast.StringTerm(name))
-			refs = append(refs, ref)
-			// A comprehension, so that a rule without an answer does not make the others undefined.
-			b.WriteString(strconv.Quote(name) + ": [x | x = " + ref.String() + "]")
-		}
-		b.WriteString("}")
-	}
-	b.WriteString("}")
-	query, err := rego.New(rego.Query(b.String()), rego.Compiler(c), rego.Store(store), rego.StrictBuiltinErrors(true)).PrepareForEval(ctx)
-	if err != nil {
-		return nil, explain(err)
-	}
-	return &question{packages: packages, query: query, footprint: footprintOf(c, refs)}, nil
-}
-
 // Revision is the SHA-256 of the files the policy was loaded from, in hexadecimal. Decisions name its first twelve
 // digits.
 func (p *Policy) Revision() string { return p.revision }
@@ -285,7 +241,11 @@ func (p *Policy) Subscription() core.Subscription {
 	if p.guard != nil {
 		k |= core.KindSet(core.KindCommand, core.KindColumns)
 	}
-	return core.Subscription{Kinds: k}
+	tables := false
+	for _, q := range []*question{p.open, p.guard} {
+		tables = tables || q != nil && q.footprint.asks&(askTables|askRunTables) != 0
+	}
+	return core.Subscription{Kinds: k, Tables: tables}
 }
 
 // Forget drops what is kept for a session.
@@ -306,9 +266,10 @@ func (p *Policy) Inspect(ctx context.Context, e *core.Event) (core.Verdict, erro
 	part := p.sessionPart(e.Session)
 	f := &q.footprint
 	keep := p.verdicts != nil && f.cacheable() && !(f.params && len(e.Params) > 0)
+	st := part.state(f, e.Session)
 	var k key
 	if keep {
-		k = key{kind: e.Kind, direction: e.Direction, stage: e.Stage, identity: part.identity}
+		k = key{kind: e.Kind, direction: e.Direction, stage: e.Stage, identity: part.identity, state: st.digest}
 		if f.target {
 			k.target = part.target
 		}
@@ -326,7 +287,7 @@ func (p *Policy) Inspect(ctx context.Context, e *core.Event) (core.Verdict, erro
 		}
 	}
 	p.misses.Add(1)
-	v, err := p.eval(ctx, q, e, part)
+	v, err := p.eval(ctx, q, e, part, &st)
 	if err != nil {
 		return core.Verdict{}, fmt.Errorf("opa: policy %q: %w", p.name, err)
 	}
@@ -334,37 +295,4 @@ func (p *Policy) Inspect(ctx context.Context, e *core.Event) (core.Verdict, erro
 		p.verdicts.put(k, &v)
 	}
 	return v, nil
-}
-
-// eval asks OPA.
-func (p *Policy) eval(ctx context.Context, q *question, e *core.Event, part *sessionPart) (core.Verdict, error) {
-	ctx, cancel := context.WithTimeout(ctx, p.timeout)
-	defer cancel()
-	rs, err := q.query.Eval(ctx, rego.EvalParsedInput(p.input(q, e, part)))
-	if err != nil {
-		if ctx.Err() != nil {
-			return core.Verdict{}, fmt.Errorf("not evaluated within %v: %w", p.timeout, ctx.Err())
-		}
-		return core.Verdict{}, withoutValues(err)
-	}
-	if len(rs) != 1 {
-		return core.Verdict{}, errors.New("no answer")
-	}
-	packages, ok := rs[0].Bindings["answer"].(map[string]any)
-	if !ok {
-		return core.Verdict{}, errors.New("no answer")
-	}
-	return p.decode(q, packages)
-}
-
-// withoutValues says where an evaluation failed, but not with which values: they may be what must be hidden.
-func withoutValues(err error) error {
-	var t *topdown.Error
-	if !errors.As(err, &t) {
-		return errors.New("the evaluation failed")
-	}
-	if t.Location == nil {
-		return fmt.Errorf("the evaluation failed: %s", t.Code)
-	}
-	return fmt.Errorf("%s:%d: the evaluation failed: %s", t.Location.File, t.Location.Row, t.Code)
 }

@@ -118,7 +118,9 @@ func TestInput(t *testing.T) {
 		`input.event.command.params == ["a", null, {"hex": "ff"}, {"hex": "62"}]`,
 		`input.event.postgres == {"application": "psql", "n": 1}`,
 		`input.session.id == "01s"`, `input.session.run == "01r"`, `input.session.started == "2001-09-09T01:46:40Z"`,
-		`input.session.commands == 0`, `input.session.rows == 0`, `input.session.in_transaction == false`,
+		`input.session.commands == 0`, `input.session.rows == 0`, `input.session.in_transaction == false`, `input.session.denied == 0`,
+		`input.session.bytes_to_client == 0`, `input.session.bytes_from_client == 0`,
+		`input.session.tables_read == []`, `input.session.tables_written == []`, `input.session.tables_complete == true`, `not input.run`,
 		`input.identity == {"subject": "ada", "issuer": "idp", "groups": ["analysts"], "kind": "agent", "claims": {"team": "x"}}`,
 		`input.target == {"name": "orders", "protocol": "postgres", "labels": {"risk": "low"}}`,
 		`input.time == "2017-07-14T02:40:00Z"`, `time.parse_rfc3339_ns(input.time) == 1500000000000000000`,
@@ -281,6 +283,12 @@ func TestFootprint(t *testing.T) {
 		{`deny contains {"rule": "x"} if input.event.http.path == "/"`, "[event.http.path]", "[event.http.path]"},
 		{`deny contains {"rule": "x"} if { some c in input.event.columns; c.name == input.target.name }`, "[event.columns target.name]", "[]"},
 		{"deny contains {\"rule\": \"x\"} if d\ndefault d := false\nd if false\nelse := true if input.time", "[time]", "[time]"},
+		{`deny contains {"rule": "x"} if input.session.in_transaction`, "[session.in_transaction]", "[]"},
+		{`deny contains {"rule": "x"} if "t" in input.session.tables_read`, "[session.tables_read]", "[]"},
+		{`deny contains {"rule": "x"} if input.run.tables_read[_].name == "t"`, "[run.tables_read]", "[]"},
+		{`deny contains {"rule": "x"} if input.run.rows > 1`, "[run.rows]", "[run.rows]"},
+		{`deny contains {"rule": "x"} if input.session[input.event.kind] == 1`, "[event.kind session]", "[session]"},
+		{`deny contains {"rule": "x"} if input.run`, "[run]", "[run]"},
 		{`deny contains {"rule": "x"} if walk(input, [_, "x"])`, "[]", "[]"},
 		{`unused := input.time` + "\n" + `deny contains {"rule": "x"} if input.event.kind`, "[event.kind]", "[]"},
 	} {
@@ -299,6 +307,102 @@ func TestFootprint(t *testing.T) {
 		}
 		if fmt.Sprint(reads) != c.reads || fmt.Sprint(uncached) != c.uncached {
 			t.Errorf("%s\nreads %v, uncached %v\nwant  %v, %v", c.rego, reads, uncached, c.reads, c.uncached)
+		}
+	}
+}
+
+func pass(s *core.Session, e *core.Event) {
+	if s.OfRun() == nil {
+		s.Begin(core.SessionConfig{})
+	}
+	e.Wire = []byte("wire")
+	s.Check(context.Background(), e)
+}
+
+func join(s *core.Session, run *core.Run) { s.Begin(core.SessionConfig{Run: run}) }
+
+// ran is a run of which another session has done something.
+func ran(e *core.Event) *core.Run {
+	run := core.NewRun("01r", true)
+	run.Tables()
+	s := newSession()
+	join(s, run)
+	pass(s, e)
+	return run
+}
+
+func rowsOf(n int) *core.Event {
+	return &core.Event{Kind: core.KindRows, Direction: core.FromUpstream, Exchange: &core.Exchange{}, Rows: &core.Batch{Rows: n}}
+}
+
+func writing() *core.Event {
+	e := command("before")
+	e.Exchange.Command.Resources[0].Use = []string{"write"}
+	return e
+}
+
+// TestStateIsKept: a policy that reads facts that seldom change is asked again when they change, and only then.
+func TestStateIsKept(t *testing.T) {
+	p := guardrails(t, `deny contains {"rule": "after"} if {
+	"write" in input.event.command.effects
+	touched
+}
+touched if "s.customers" in input.session.tables_read
+touched if input.session.tables_complete == false
+touched if { some t in input.run.tables_read; t.target == "orders"; t.name == "s.customers" }
+touched if input.run.tables_complete == false`)
+	if !p.Subscription().Tables {
+		t.Error("it does not say that it asks for tables")
+	}
+	write := func(s *core.Session) (denied bool) {
+		e := command("w", core.EffectWrite)
+		e.Session = s
+		return ok(t, p, e).Deny != nil
+	}
+	misses := func(want uint64, what string) {
+		t.Helper()
+		if got := p.Stats().Misses; got != want {
+			t.Errorf("%s: asked %d times, not %d", what, got, want)
+		}
+	}
+	a, b := newSession(), newSession()
+	for _, s := range []*core.Session{a, b, a, b} {
+		if write(s) {
+			t.Error("refused before anything was read")
+		}
+	}
+	misses(1, "two sessions that have touched nothing")
+	pass(a, command("read"))
+	for range 2 {
+		if !write(a) {
+			t.Error("after it has read")
+		}
+	}
+	if write(b) {
+		t.Error("after another session has read")
+	}
+	misses(2, "one has read")
+	pass(b, command("read"))
+	if !write(b) {
+		t.Error("the other one, too")
+	}
+	misses(2, "the other has read the same")
+
+	run := core.NewRun("r", true)
+	c, d := newSession(), newSession()
+	join(c, run)
+	join(d, run)
+	if write(c) || write(d) {
+		t.Error("a run that has touched nothing")
+	}
+	pass(c, command("read"))
+	if !write(d) {
+		t.Error("another session of the run has read")
+	}
+	if late := newSession(); true {
+		pass(late, command("read"))
+		if !write(late) {
+			t.Error("a session that nobody kept account of is taken for one that touched nothing")
 		}
 	}
 }
@@ -331,6 +435,22 @@ func TestCache(t *testing.T) {
 		"target.labels":             func(e *core.Event) { e.Session.Target.Labels = map[string]string{"other": "1"} },
 		"session.id":                func(e *core.Event) { e.Session.ID = "other" },
 		"session.in_transaction":    func(e *core.Event) { e.Session.SetInTransaction(true) },
+		"session.started":           func(e *core.Event) { e.Session.Started = time.Unix(2e9, 0) },
+		"session.commands":          func(e *core.Event) { pass(e.Session, command("before")) },
+		"session.bytes_from_client": func(e *core.Event) { pass(e.Session, command("before")) },
+		"session.bytes_to_client":   func(e *core.Event) { pass(e.Session, rowsOf(3)) },
+		"session.rows":              func(e *core.Event) { pass(e.Session, rowsOf(3)) },
+		"session.denied":            func(e *core.Event) { pass(e.Session, &core.Event{Kind: core.KindOpaque}) },
+		"session.tables_read":       func(e *core.Event) { e.Session.Tables(); pass(e.Session, command("before")) },
+		"session.tables_written":    func(e *core.Event) { e.Session.Tables(); pass(e.Session, writing()) },
+		"session.tables_complete":   func(e *core.Event) { pass(e.Session, command("before")) }, // nobody has kept account
+		"run.id":                    func(e *core.Event) { join(e.Session, core.NewRun("other", true)) },
+		"run.sessions":              func(e *core.Event) { join(e.Session, core.NewRun("01r", true)) },
+		"run.commands":              func(e *core.Event) { join(e.Session, ran(command("before"))) },
+		"run.rows":                  func(e *core.Event) { join(e.Session, ran(rowsOf(3))) },
+		"run.tables_read":           func(e *core.Event) { join(e.Session, ran(command("before"))) },
+		"run.tables_written":        func(e *core.Event) { join(e.Session, ran(writing())) },
+		"run.tables_complete":       func(e *core.Event) { join(e.Session, core.NewRun("01r", false)) },
 		"time":                      func(e *core.Event) { e.Time = time.Unix(2e9, 0) },
 	}
 	for path, change := range changes {

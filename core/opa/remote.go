@@ -21,6 +21,19 @@ type Remote struct {
 	Token string // bearer token; empty: none
 	// File is where the last good copy is; beside it stands the server's mark of it (.etag).
 	File string
+	// MaxBytes bounds what is read, as it comes. Default 64 MiB.
+	MaxBytes int64
+	// History is the file of what was used before: none of that comes back. Empty: nobody remembers.
+	History string
+	// Back is the revision that may come back nevertheless, or the first digits of its SHA-256.
+	Back string
+}
+
+func (r *Remote) most() int64 {
+	if r.MaxBytes > 0 {
+		return r.MaxBytes
+	}
+	return maxFetched
 }
 
 // fetchTime bounds one try.
@@ -74,7 +87,7 @@ func (r *Remote) Fetch(ctx context.Context) (file, mark string, err error) {
 		_, _ = io.CopyN(io.Discard, a.Body, 4<<10)
 		return "", "", fmt.Errorf("opa: %s answers %s", q.URL.Redacted(), a.Status)
 	}
-	b, err := download.ReadAll(a.Body, q.URL.Redacted(), maxSource)
+	b, err := download.ReadAll(a.Body, q.URL.Redacted(), r.most())
 	if err != nil {
 		return "", "", fmt.Errorf("opa: %w", err)
 	}
@@ -95,9 +108,13 @@ func (r *Remote) Fetch(ctx context.Context) (file, mark string, err error) {
 	return f.Name(), a.Header.Get("ETag"), nil
 }
 
-// Keep makes what Fetch returned the last good copy.
-func (r *Remote) Keep(file, mark string) error {
-	err := os.Remove(r.File + ".etag") // first: a mark never stands beside another bundle
+// Keep makes what Fetch returned the last good copy: p is what was loaded from it. It refuses what was used before the
+// one that is in force, as a server would give it that was taken back to an older state.
+func (r *Remote) Keep(file, mark string, p *Policy) error {
+	if err := r.remember(p); err != nil { // first: what was used once is never forgotten
+		return fmt.Errorf("opa: %w", err)
+	}
+	err := os.Remove(r.File + ".etag") // a mark never stands beside another bundle
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		return fmt.Errorf("opa: %w", err)
 	}

@@ -171,7 +171,7 @@ func TestRemote(t *testing.T) {
 			if info, err := os.Stat(file); err != nil || info.Mode().Perm() != 0o600 {
 				t.Error(info, err)
 			}
-			if err := r.Keep(file, m); err != nil {
+			if err := r.Keep(file, m, guardrails(t, `record := "full"`)); err != nil {
 				t.Fatal(err)
 			}
 		}

@@ -65,7 +65,7 @@ func Test(ctx context.Context, where string) (Report, error) { return TestFS(ctx
 // TestFS is Test over a file system; where only names it.
 func TestFS(ctx context.Context, where string, fsys fs.FS) (Report, error) {
 	var report Report
-	src, err := read(ctx, where, fsys, nil)
+	src, err := read(ctx, where, fsys, nil, 0)
 	if err != nil {
 		return report, fmt.Errorf("opa: %w", err)
 	}

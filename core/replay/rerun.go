@@ -2,6 +2,7 @@ package replay
 
 import (
 	"bytes"
+	"context"
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
@@ -15,9 +16,13 @@ type Rerun struct {
 	// Target returns a target as the configuration has it now; nil, or a nil result: one with nothing but its name. Its
 	// labels are not in a recording.
 	Target func(name string) *core.Target
+	// Protocol returns what speaks the session's protocol; nil, or a nil result: nobody tells when a transaction was open.
+	Protocol func(name string) core.Protocol
 
 	session  *core.Session
+	tells    core.Transactions // may be nil
 	exchange *core.Exchange
+	denied   *core.Denial             // of the last record
 	commands map[string]*core.Command // by their facts: an unchanged text is decoded once
 }
 
@@ -35,22 +40,32 @@ type Past struct {
 // checked.
 func (r *Rerun) Session() *core.Session { return r.session }
 
-// Event returns what a record was made of, and what was decided about it. The rows of an answer are counted but not
-// read. An Opaque record gives no event: nobody could read it then either.
+// Event returns what a record was made of, and what was decided about it. It is valid until the next record is asked
+// for. The rows of an answer are counted but not read, and bytes where the record has them. An Opaque record gives no event: nobody could read it then either.
 func (r *Rerun) Event(rec *core.Record) (*core.Event, Past, error) {
 	f, err := r.facts(rec)
 	if err != nil {
 		return nil, Past{}, fmt.Errorf("replay: record %d: %w", rec.Seq, err)
 	}
 	past := Past{Denied: f.Denied, Decisions: rec.Decisions, Rows: f.Rows}
+	r.denied = f.Denied
 	if rec.Kind == core.KindOpen {
 		r.session = &core.Session{ID: f.Session, Run: f.Run, Protocol: f.Protocol, Identity: f.Identity, Started: rec.Time, Target: r.target(f.Target, f.Protocol)}
+		r.tells = nil
+		if r.Protocol != nil {
+			r.tells, _ = r.Protocol(f.Protocol).(core.Transactions)
+		}
 		r.session.Hello = core.Hello{Target: r.session.Target, User: f.User, TLS: f.TLS, Details: f.Details}
 	}
 	if r.session == nil {
 		return nil, past, fmt.Errorf("replay: record %d: a %s stands before the session's opening", rec.Seq, rec.Kind)
 	}
-	e := &core.Event{Kind: rec.Kind, Direction: rec.Direction, Seq: rec.Seq, Time: rec.Time, Session: r.session, Stage: f.Stage, Reason: f.Reason}
+	if r.tells != nil {
+		if open, known := r.tells.InTransaction(rec); known {
+			r.session.SetInTransaction(open)
+		}
+	}
+	e := &core.Event{Kind: rec.Kind, Direction: rec.Direction, Seq: rec.Seq, Time: rec.Time, Session: r.session, Stage: f.Stage, Reason: f.Reason, Wire: rec.Wire}
 	switch rec.Kind {
 	case core.KindOpaque:
 		return nil, past, nil
@@ -83,12 +98,31 @@ func (r *Rerun) Event(rec *core.Record) (*core.Event, Past, error) {
 }
 
 func (r *Rerun) target(name, protocol string) *core.Target {
+	own := core.Target{Name: name, Protocol: protocol}
 	if r.Target != nil {
 		if t := r.Target(name); t != nil {
-			return t
+			own = *t
 		}
 	}
-	return &core.Target{Name: name, Protocol: protocol}
+	own.AllowIncomplete, own.Limits = true, core.Limits{} // only what was refused then counts as refused
+	return &own
+}
+
+// Begin begins the session, whose counts are then what they were at each event that was passed.
+func (r *Rerun) Begin(c core.SessionConfig) {
+	c.Chain = then{r}
+	r.session.Begin(c)
+}
+
+// Pass puts the event of the last record through the session: it is counted, and refused when it was refused then.
+func (r *Rerun) Pass(ctx context.Context, e *core.Event) { r.session.Check(ctx, e) }
+
+// then is a chain that says what was said then.
+type then struct{ r *Rerun }
+
+// Inspect implements core.Plugin.
+func (t then) Inspect(context.Context, *core.Event) (core.Verdict, error) {
+	return core.Verdict{Deny: t.r.denied}, nil
 }
 
 // rerunFacts are the facts of a record as they were made.

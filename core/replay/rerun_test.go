@@ -1,6 +1,7 @@
 package replay
 
 import (
+	"fmt"
 	"testing"
 	"time"
 
@@ -68,6 +69,40 @@ func TestPlainRows(t *testing.T) {
 		n, ok := plainRows([]byte(facts))
 		if ok != (want >= 0) || ok && n != want {
 			t.Errorf("%s: %d %v", facts, n, ok)
+		}
+	}
+}
+
+// TestRerunCounts: the facts that policies read of the conversation are at each record what they were then.
+func TestRerunCounts(t *testing.T) {
+	command := func(use, more string) string {
+		return `{"command":{"action":"x","text":"x","effects":["read"],"resources":[{"kind":"table","name":"t_` + use + `","use":["` + use + `"]}],"status":"known"}` + more + `}`
+	}
+	var r Rerun
+	for i, c := range []struct {
+		rec  core.Record
+		want string
+	}{
+		{rec(core.KindOpen, core.FromClient, `{"session":"s1","run":"r","identity":{"subject":"ada"},"target":"orders","protocol":"pipes"}`, "hello"), "0 0 0 0 5 [] [] true"},
+		{rec(core.KindCommand, core.FromClient, command("read", ""), "12"), "1 0 0 0 7 [{orders t_read}] [] true"},
+		{rec(core.KindRows, core.FromUpstream, `{"rows":12}`, "123"), "1 12 0 3 7 [{orders t_read}] [] true"},
+		{rec(core.KindCommand, core.FromClient, command("drop", `,"denied":{"rule":"no"}`), ""), "2 12 1 3 7 [{orders t_read}] [] true"},
+		{rec(core.KindCommand, core.FromClient, command("write", `,"stage":"prepare"`), ""), "3 12 1 3 7 [{orders t_read}] [] true"},
+		{rec(core.KindCommand, core.FromClient, command("write", `,"stage":"execute"`), ""), "4 12 1 3 7 [{orders t_read}] [{orders t_write}] true"},
+		{rec(core.KindCommand, core.FromClient, `{"command":{"status":"incomplete"}}`, ""), "5 12 1 3 7 [{orders t_read}] [{orders t_write}] false"},
+	} {
+		e, _, err := r.Event(&c.rec)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if e.Kind == core.KindOpen {
+			r.Begin(core.SessionConfig{Tables: true})
+		}
+		r.Pass(t.Context(), e)
+		s := r.Session()
+		n, tables := s.Totals(), s.Tables()
+		if got := fmt.Sprint(n.Commands, n.Rows, n.Denied, n.Bytes, n.Received, tables.Read, tables.Written, tables.Complete); got != c.want {
+			t.Errorf("record %d: %s, not %s", i, got, c.want)
 		}
 	}
 }

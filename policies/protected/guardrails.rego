@@ -17,7 +17,7 @@ deny contains {
 	some resource in input.event.command.resources
 	some use in resource.use
 	some entry in data.protected.resources
-	glob.match(entry.name, ["."], lower(resource.name))
+	named(entry, resource.name)
 	covers(entry, use)
 	not allowed(entry)
 }
@@ -32,6 +32,15 @@ deny contains {
 } if {
 	input.event.command.status == "incomplete"
 	count(data.protected.resources) > 0
+}
+
+named(entry, name) if glob.match(entry.name, ["."], lower(name))
+
+# A name without a schema may be of any.
+named(entry, name) if {
+	not contains(name, ".")
+	parts := split(entry.name, ".")
+	glob.match(parts[count(parts) - 1], ["."], lower(name))
 }
 
 covers(entry, use) if use in entry.uses

@@ -18,6 +18,13 @@ test_in_capitals if {
 	d.rule == "protected"
 }
 
+test_without_its_schema if {
+	some d in guardrails.deny with input as asked("secrets", "read", ["agents"])
+	d.rule == "protected"
+}
+
+test_another_without_its_schema if count(guardrails.deny) == 0 with input as asked("recipes", "read", ["agents"])
+
 test_those_who_may if count(guardrails.deny) == 0 with input as asked("public.secrets", "read", ["security"])
 
 test_other_tables if count(guardrails.deny) == 0 with input as asked("public.orders", "write", ["agents"])

@@ -19,6 +19,7 @@ type keyring struct {
 type keyed struct {
 	upstream *core.Upstream
 	key      []byte
+	takeBack func() bool // cancels what the upstream does not know of yet, and reports whether there is anything
 }
 
 func newKeyring() *keyring {
@@ -32,8 +33,18 @@ func (k *keyring) add(u *core.Upstream, key []byte) string {
 	own[0] &= 0x7f // some clients print the process id as a signed number
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	k.keys[string(own[:])] = keyed{u, key}
+	k.keys[string(own[:])] = keyed{upstream: u, key: key}
 	return string(own[:])
+}
+
+// watch has takeBack asked before a cancel request of a client's goes to the upstream.
+func (k *keyring) watch(own string, takeBack func() bool) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if to, ok := k.keys[own]; ok {
+		to.takeBack = takeBack
+		k.keys[own] = to
+	}
 }
 
 func (k *keyring) remove(own string) {
@@ -47,7 +58,7 @@ func (k *keyring) cancel(ctx context.Context, own []byte) {
 	k.mu.Lock()
 	to, ok := k.keys[string(own)]
 	k.mu.Unlock()
-	if !ok || len(to.key) == 0 {
+	if !ok || to.takeBack != nil && to.takeBack() || len(to.key) == 0 {
 		return
 	}
 	select {

@@ -49,6 +49,8 @@ type connection struct {
 	over       atomic.Bool   // the session has its end
 	gone       chan struct{} // closed when it has
 	asking     atomic.Bool   // a command of the client waits for a question of Weir's own
+	waiting    atomic.Bool   // a command of the client waits for an approval
+	cancelled  atomic.Bool   // the client has taken that command back
 	unreadable atomic.Uint32 // a bit for each pinned setting that has another value
 	ending     sync.Once
 	end        core.End

@@ -53,6 +53,8 @@ func appendRefusal(dst []byte, severity string, d *core.Denial) []byte {
 	switch d.Rule {
 	case "journal-lost":
 		code = codeIOError
+	case core.RuleCancelled:
+		code = codeQueryCanceled
 	case "limit-rows", "limit-bytes", "limit-time", "limit-sessions":
 		code = codeProgramLimitExceeded
 	}

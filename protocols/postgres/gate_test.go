@@ -80,6 +80,9 @@ type testGate struct {
 	chain   core.Plugin
 	journal *memory
 	drain   chan struct{}
+	run     *core.Run
+	// approvals is the queue of held commands; nil: what is held is refused.
+	approvals core.Approvals
 
 	addr    string
 	caPool  *x509.CertPool
@@ -159,7 +162,7 @@ func (g *testGate) Open(ctx context.Context, h core.Hello) (*core.Session, error
 	h.Token = ""
 	s := &core.Session{ID: core.NewID(time.Now()), Protocol: "postgres", Target: h.Target, Hello: h, Started: time.Now(), Identity: core.Identity{Subject: "tester"}}
 	r := &memoryRecorder{m: g.journal}
-	s.Begin(core.SessionConfig{Chain: g.chain, Recorder: r, Draining: g.drain})
+	s.Begin(core.SessionConfig{Chain: g.chain, Recorder: r, Draining: g.drain, Run: g.run, Approvals: g.approvals})
 	g.mu.Lock()
 	g.open = s
 	g.mu.Unlock()

@@ -229,6 +229,7 @@ func (h *handler) open(ctx context.Context, session *core.Session, s *startup, c
 	}
 	c := newConnection(session, h.reader, client, u)
 	c.key = h.keys.add(&t.Upstream, u.key)
+	h.keys.watch(c.key, c.takeBack)
 	c.keys = h.keys
 	if session.Judges(core.KindColumns) {
 		c.catalog = h.catalogs.get(t, value(params, "database"), cred, h.reader, h.scram, h.settings[t].AllowClearPassword)

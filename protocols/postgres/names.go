@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"slices"
 	"sync"
+	"sync/atomic"
 
 	"github.com/weir-gateway/weir/core"
 	"github.com/weir-gateway/weir/protocols/postgres/sql"
@@ -17,6 +18,8 @@ type statement struct {
 	sequence uint64
 	// described is set by the client's side when a Describe of it has been asked for.
 	described bool
+	raw       string    // its text as the client sent it, where its command's is another
+	declared  []uint32  // the types that Parse named
 	question  *question // of one that Weir asks about itself, where somebody waits for what the server says
 
 	mu     sync.Mutex
@@ -69,7 +72,11 @@ type portal struct {
 	params     []core.Param
 	few        [4]core.Param // room for params
 	formats    []int16
-	described  bool // a Describe of it has been asked for
+	described  bool    // a Describe of it has been asked for
+	before     *portal // what had the name before a DECLARE, and has it still where the server refuses that
+	bind       bool    // a Bind asked for it, in the sequence
+	sequence   uint64
+	confirmed  atomic.Bool // the server has said that it is bound
 
 	// What follows belongs to the upstream's side.
 	shape  []field // of its result, once the server has said it
@@ -82,9 +89,17 @@ func (p *portal) bound(n *names) {
 	if p == nil {
 		return
 	}
+	p.confirmed.Store(true)
 	if now := n.first(p.from); now != nil && slices.Contains(p.statements, now) {
 		p.actual = now
 	}
+}
+
+// meantIn reports whether a message of a sequence that names the portal gets this one. Within the sequence of its Bind it
+// does: had that failed, the server would not get to the message. Later the server must have said that it is bound: where
+// a savepoint undid the failure, what had the name before has it still.
+func (p *portal) meantIn(sequence uint64) bool {
+	return !p.bind || p.sequence == sequence || p.confirmed.Load()
 }
 
 // statement returns what the portal is of, if it is one thing only.

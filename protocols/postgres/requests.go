@@ -32,9 +32,12 @@ type requestState struct {
 	data     []byte         // what one read has brought of it
 	draining atomic.Bool
 	deadline time.Time
-	need     int        // bytes that the next message needs; 0: not known
-	bye      bool       // the client has said goodbye
-	event    core.Event // the command that is being judged
+	need     int  // bytes that the next message needs; 0: not known
+	bye      bool // the client has said goodbye
+	pushed   int  // replies that are owed for what is in out
+	judged   judged
+	parked   bool       // the command that is being judged has waited for an approval
+	event    core.Event // that command
 }
 
 // goodbyeTime bounds how long an upstream may go on answering a client that has said goodbye.
@@ -115,7 +118,7 @@ func (c *connection) allowIdle() error {
 // handle deals with every whole message that has been read. What is left of them is in out.
 func (c *connection) handle(ctx context.Context) error {
 	q, l := &c.request, &c.client
-	q.out, q.settle, q.kept, q.need = q.out[:0], 0, l.r, 0
+	q.out, q.settle, q.kept, q.need, q.pushed = q.out[:0], 0, l.r, 0, 0
 	for !q.bye {
 		size, more, err := frontend.next(l.in[l.r:l.w], c.maxBody)
 		if err != nil {
@@ -190,10 +193,13 @@ func (c *connection) judge(ctx context.Context, x *core.Exchange, stage string, 
 		end += n
 	}
 	q.event = core.Event{
-		Kind: core.KindCommand, Direction: core.FromClient, Exchange: x, Stage: stage, Params: params, Wire: l.in[q.kept:end],
+		Kind: core.KindCommand, Direction: core.FromClient, Exchange: x, Stage: stage, Params: params, Wire: l.in[q.kept:end], Waiter: c,
 	}
 	v := c.tell(ctx, &q.event)
-	q.kept = end
+	q.kept, q.judged = end, judged{}
+	if q.parked {
+		c.unpark()
+	}
 	return v.Deny
 }
 
@@ -257,6 +263,9 @@ func (c *connection) send(frame []byte, r reply) error {
 	case owed && r.exchange != nil:
 		c.deadline.begin(r.exchange.Limit.Time)
 	}
+	if owed {
+		c.request.pushed++
+	}
 	c.request.out = append(c.request.out, frame...)
 	return nil
 }
@@ -288,10 +297,11 @@ func (c *connection) query(ctx context.Context, frame, b []byte) error {
 	script := c.read(ctx, m.String)
 	command, body := c.resolve(ctx, script)
 	x := &core.Exchange{Command: command}
+	c.request.judged = judged{text: m.String, script: script}
 	if d := c.judge(ctx, x, "", nil); d != nil {
 		return c.refuse(d, x, true)
 	}
-	c.notice(script, x)
+	c.notice(script, x, nil)
 	delete(c.request.portals, "") // the unnamed portal ends with any simple query
 	if c.asksCopy(script) && !c.request.unsynced {
 		return c.queryCopy(ctx, frame, reply{kind: 'Q', exchange: x, script: script, body: body})
@@ -300,7 +310,7 @@ func (c *connection) query(ctx context.Context, frame, b []byte) error {
 }
 
 // notice takes in what a script will do to names.
-func (c *connection) notice(script *sql.Script, x *core.Exchange) {
+func (c *connection) notice(script *sql.Script, x *core.Exchange, params []core.Param) {
 	c.request.copying = nil
 	for i := range script.Statements {
 		s := &script.Statements[i]
@@ -308,25 +318,35 @@ func (c *connection) notice(script *sql.Script, x *core.Exchange) {
 		case s.Prepare != "" && s.Body != nil:
 			c.names.add(&statement{name: s.Prepare, script: &sql.Script{Command: s.Body}, sequence: c.request.sequence})
 		case s.Declare != "" && s.Body != nil:
-			c.addPortal(&portal{name: s.Declare, statements: []*statement{{script: &sql.Script{Command: s.Body}}}})
+			c.addPortal(&portal{name: s.Declare, params: params, statements: []*statement{{script: &sql.Script{Command: s.Body}}}})
 		case s.Copy != nil && s.Copy.From:
 			c.request.copying = x
 		}
 	}
 }
 
-// addPortal gives a portal its name. What had the name before may still have it where the server refuses the second.
+// addPortal gives a portal its name. What had the name before a DECLARE may still have it, where the server refuses that;
+// of a Bind see meantIn.
 func (c *connection) addPortal(p *portal) {
-	if old := c.request.portals[p.name]; old != nil && p.name != "" {
-		p.statements = append(append([]*statement(nil), old.statements...), p.statements...)
+	if old := c.request.portals[p.name]; old != nil && !p.bind {
+		p.statements, p.before = append(append([]*statement(nil), old.statements...), p.statements...), old
 		if len(p.statements) > maxMeanings {
-			p.statements = nil // more than are judged: it is nothing that is known
+			p.statements, p.before = nil, nil // more than are judged: it is nothing that is known
 		}
 	}
 	if len(c.request.portals) >= maxNames {
 		clear(c.request.portals)
 	}
 	c.request.portals[p.name] = p
+}
+
+// portal returns the portal that a message gets by a name; nil: none, or it is not known which.
+func (c *connection) portal(name string) *portal {
+	p := c.request.portals[name]
+	if p == nil || !p.meantIn(c.request.sequence) {
+		return nil
+	}
+	return p
 }
 
 // resolve adds to a script's facts what the names in it stand for in this session: tables, and what has been prepared. body
@@ -345,7 +365,10 @@ func (c *connection) resolve(ctx context.Context, script *sql.Script) (command, 
 				more = append(more, m.script.Command)
 			}
 		case s.Fetch != "":
-			if p := c.request.portals[s.Fetch]; p != nil {
+			switch p := c.request.portals[s.Fetch]; {
+			case p != nil && !p.meantIn(c.request.sequence):
+				more = append(more, unknownName("cursor", s.Fetch))
+			case p != nil:
 				for _, m := range p.statements {
 					more = append(more, m.script.Command)
 				}
@@ -387,6 +410,10 @@ func (c *connection) parse(ctx context.Context, frame, b []byte) error {
 	}
 	s := &statement{name: name, script: script, sequence: c.request.sequence}
 	s.setParams(cb.take(4 * cb.u16()))
+	s.declared = s.params
+	if script.Command.Text != text {
+		s.raw = text
+	}
 	if !c.names.add(s) {
 		return &frameError{codeProgramLimitExceeded, "too many prepared statements"}
 	}
@@ -399,7 +426,7 @@ func (c *connection) bind(frame, b []byte) error {
 	if err := m.Decode(b); err != nil {
 		return malformed("malformed Bind message: %v", err)
 	}
-	p := &portal{name: m.DestinationPortal, from: m.PreparedStatement, statements: c.names.meant(m.PreparedStatement, c.request.sequence), formats: m.ResultFormatCodes}
+	p := &portal{name: m.DestinationPortal, from: m.PreparedStatement, statements: c.names.meant(m.PreparedStatement, c.request.sequence), formats: m.ResultFormatCodes, bind: true, sequence: c.request.sequence}
 	if c.wantsCommand && len(m.Parameters) > 0 {
 		if p.params = p.few[:]; len(m.Parameters) > len(p.few) {
 			p.params = make([]core.Param, len(m.Parameters))
@@ -453,7 +480,7 @@ func (c *connection) describe(frame, b []byte) error {
 		if r.stmt = c.names.last(name); r.stmt != nil {
 			r.stmt.described = true
 		}
-	} else if p := c.request.portals[name]; p != nil {
+	} else if p := c.portal(name); p != nil {
 		p.described = true
 		r.portal = p
 	}
@@ -464,7 +491,7 @@ func (c *connection) describe(frame, b []byte) error {
 func (c *connection) execute(ctx context.Context, frame, b []byte) error {
 	cb := body{b: b}
 	name := string(cb.str())
-	p := c.request.portals[name]
+	p := c.portal(name)
 	if p == nil || len(p.statements) == 0 {
 		x := &core.Exchange{Command: unknownName("portal", name)}
 		if d := c.judge(ctx, x, "execute", nil); d != nil {
@@ -482,10 +509,11 @@ func (c *connection) execute(ctx context.Context, frame, b []byte) error {
 		command, body = sql.Union(s.script.Command.Text, all), nil
 	}
 	x := &core.Exchange{Command: command}
+	c.request.judged = judged{portal: p}
 	if d := c.judge(ctx, x, "execute", p.params); d != nil {
 		return c.refuse(d, x, false)
 	}
-	c.notice(s.script, x)
+	c.notice(s.script, x, p.params)
 	if !p.described && (!s.described || len(p.statements) > 1) && c.wantsAnswer { // nobody has asked for the shape of the answer, so Weir does
 		p.described = true
 		if err := c.send(appendFrame(nil, 'D', []byte("P"+name+"\x00")), reply{kind: 'D', portal: p, own: true}); err != nil {
@@ -530,6 +558,7 @@ func (c *connection) function(ctx context.Context, frame, b []byte) error {
 		command.Resources = []core.Resource{{Kind: "function", Name: "oid:" + strconv.FormatUint(uint64(oid), 10), Use: []string{"call", "unknown"}}}
 	}
 	x := &core.Exchange{Command: command}
+	c.request.judged = judged{call: b}
 	if d := c.judge(ctx, x, "", nil); d != nil {
 		return c.refuse(d, x, true)
 	}

@@ -255,6 +255,9 @@ func (p *prefixed) Read(b []byte) (int, error) {
 	return p.Conn.Read(b)
 }
 
+// NetConn returns the connection itself, as that of a tls.Conn does.
+func (p *prefixed) NetConn() net.Conn { return p.Conn }
+
 // pinned are the settings that the reading of SQL depends on: Weir sets them for every session, and a client may not
 // choose them otherwise.
 var pinned = []param{

@@ -13,7 +13,6 @@ import (
 	"fmt"
 	"net"
 	"net/http"
-	"net/url"
 	"slices"
 	"strings"
 	"sync"
@@ -24,6 +23,7 @@ import (
 
 	"github.com/weir-gateway/weir/core"
 	"github.com/weir-gateway/weir/core/archive/segment"
+	"github.com/weir-gateway/weir/core/download"
 	"github.com/weir-gateway/weir/core/ledger"
 )
 
@@ -72,7 +72,7 @@ type object struct {
 
 // Open connects to the bucket, checks that it can do what is asked of it, and reads what it holds.
 func Open(ctx context.Context, o Options) (*Store, error) {
-	u, err := Endpoint(o.Endpoint)
+	u, err := download.Endpoint(o.Endpoint)
 	if err != nil {
 		return nil, fmt.Errorf("archive: s3: %w", err)
 	}
@@ -102,25 +102,6 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 		return nil, err
 	}
 	return s, nil
-}
-
-// Endpoint checks the URL of a server.
-func Endpoint(raw string) (*url.URL, error) {
-	u, err := url.Parse(raw)
-	switch {
-	case err != nil || u.Host == "" || u.Scheme != "https" && u.Scheme != "http":
-		return nil, errors.New("the endpoint is no https:// URL")
-	case u.User != nil:
-		return nil, errors.New("the endpoint holds a secret in clear: use access_key and secret_key")
-	case strings.Trim(u.Path, "/") != "" || u.RawQuery != "" || u.Fragment != "":
-		return nil, errors.New("the endpoint is more than scheme, host and port")
-	}
-	if u.Scheme == "http" {
-		if ip := net.ParseIP(u.Hostname()); u.Hostname() != "localhost" && (ip == nil || !ip.IsLoopback()) {
-			return nil, errors.New("the endpoint is plain http: blocks hold what was recorded, so that is for this machine's own addresses only")
-		}
-	}
-	return u, nil
 }
 
 // lookup says how a bucket is named: in the host's name by those servers that are known to want it.

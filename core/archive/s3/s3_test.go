@@ -76,7 +76,7 @@ func refused(t *testing.T) {
 	}{
 		"no bucket":       {s3.Options{Bucket: "nowhere"}, "there is no bucket nowhere"},
 		"no lock":         {s3.Options{Bucket: "unlocked", Lock: time.Hour}, "object_lock would do nothing"},
-		"plain http":      {s3.Options{Bucket: "unlocked", Endpoint: "http://192.0.2.1:9000"}, "plain http"},
+		"plain http":      {s3.Options{Bucket: "unlocked", Endpoint: "http://192.0.2.1:9000"}, "is not https"},
 		"not a URL":       {s3.Options{Bucket: "unlocked", Endpoint: "192.0.2.1"}, "no https:// URL"},
 		"secret in URL":   {s3.Options{Bucket: "unlocked", Endpoint: "https://key:secret@192.0.2.1"}, "a secret in clear"},
 		"path in URL":     {s3.Options{Bucket: "unlocked", Endpoint: "https://192.0.2.1/bucket"}, "more than scheme"},
