@@ -158,6 +158,9 @@ func (a *app) inspected(x *inspected) {
 	if len(x.Grants) > 0 {
 		line("needs", "grants: [%s]", strings.Join(x.Grants, ", "))
 	}
+	if m.Needs.KV {
+		line("kv", "of this gateway's process: several gateways do not share it, and a restart begins anew")
+	}
 	line("imports", "%s", strings.Join(x.Imports, " "))
 	line("limits", "memory %s, command %s, rows %s, start %s, %d instances", size(x.Limits.Memory), x.Limits.Command, x.Limits.Rows, x.Limits.Start, x.Limits.Instances)
 	var metrics []string

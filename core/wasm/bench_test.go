@@ -57,22 +57,84 @@ func TestExamples(t *testing.T) {
 // maskNatively is what the mask example does, in Go and with no guest: the yardstick.
 func maskNatively(b *core.Batch) {
 	for i := range b.Cells {
-		v, ok := b.Value(i)
-		if !ok || len(v) == 0 {
-			continue
-		}
-		keep, end := 1, len(v)
-		if at := bytes.IndexByte(v, '@'); at > 0 && bytes.IndexByte(v[at:], '.') > 1 {
-			end = at
-		}
-		if keep >= end {
-			keep = 0
-		}
-		for j := keep; j < end; j++ {
-			v[j] = '*'
+		if v, ok := b.Value(i); ok && len(v) > 0 {
+			keep, end := 1, len(v)
+			if bytes.IndexByte(v, '@') > 0 {
+				end = atSign(v)
+			}
+			if v[0] >= 0xc0 {
+				for keep < end && v[keep]&0xc0 == 0x80 {
+					keep++
+				}
+			}
+			if keep >= end {
+				keep = 0
+			}
+			for j := range v[keep:end] {
+				v[keep+j] = '*'
+			}
 		}
 	}
 	b.Edited = true
+}
+
+// atSign returns where the '@' of an e-mail address is, which is somewhere, or how long the value is.
+func atSign(v []byte) int {
+	at, point := 0, 0
+	for ; v[at] != '@'; at++ {
+		if v[at] <= ' ' {
+			return len(v)
+		}
+	}
+	for i := at + 1; i < len(v); i++ {
+		switch c := v[i]; {
+		case c == '.':
+			point = i
+		case (c|0x20)-'a' >= 26 && c-'0' >= 10 && c != '-':
+			return len(v)
+		}
+	}
+	if point > at+1 && point+1 < len(v) {
+		return at
+	}
+	return len(v)
+}
+
+// TestNativeMask: the yardstick does the same work, to the byte.
+func TestNativeMask(t *testing.T) {
+	for _, language := range languages[1:] {
+		t.Run(language, func(t *testing.T) {
+			native, guest := benchBatch(300), benchBatch(300)
+			for _, b := range []*core.Batch{native, guest} { // what an address is not
+				copy(b.Data[b.Cells[1].Off:], "us er0@example.com")
+				copy(b.Data[b.Cells[9].Off:], "user1@example@com")
+				copy(b.Data[b.Cells[17].Off:], "@ser2.example.com")
+				copy(b.Data[b.Cells[25].Off:], "\xc3\xbcer3@example.com")
+				copy(b.Data[b.Cells[33].Off:], "user4@examplexcom")
+			}
+			maskNatively(native)
+			p := example(t, language, "mask", nil)
+			if v := ask(t, p, rowsEvent(guest)); !v.Changed || !bytes.Equal(native.Data, guest.Data) {
+				t.Error("the guest's answer is another one")
+			}
+		})
+	}
+}
+
+// BenchmarkFloor is what the host takes for a batch, with a guest that does nothing and one that says it changed every cell.
+func BenchmarkFloor(b *testing.B) {
+	for name, code := range map[string][]byte{"pass": result(0, 0), "modified": result(1, 0)} {
+		b.Run(name, func(b *testing.B) {
+			p := load(b, Config{Module: hand(code), noSelfTest: true})
+			e := rowsEvent(benchBatch(1000))
+			for b.Loop() {
+				if _, err := p.Inspect(context.Background(), e); err != nil {
+					b.Fatal(err)
+				}
+			}
+			b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/8000, "ns/cell")
+		})
+	}
 }
 
 // BenchmarkMask masks every cell of 1,000 rows of 8 columns.

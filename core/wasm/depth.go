@@ -11,8 +11,9 @@ const (
 	maxDepth = 40_000
 )
 
-// graph finds the functions that have to count. body i is that of the i-th function that the guest defines.
-func (w *rewriter) graph(bodies [][]byte) []bool {
+// graph finds the functions that have to count, and those with loops. body i is that of the i-th function that the guest
+// defines.
+func (w *rewriter) graph(bodies [][]byte, shapes []shape) {
 	calls := make([][]uint32, len(bodies))
 	counts := make([]bool, len(bodies))
 	var scratch []byte
@@ -25,8 +26,11 @@ func (w *rewriter) graph(bodies [][]byte) []bool {
 		for depth := 1; depth > 0; {
 			op := r.byte()
 			switch op {
-			case 0x02, 0x03, 0x04:
+			case 0x02, 0x04:
 				depth++
+			case 0x03:
+				depth++
+				shapes[i].loops = true
 			case 0x0b:
 				depth--
 			case 0x10:
@@ -40,7 +44,9 @@ func (w *rewriter) graph(bodies [][]byte) []bool {
 		}
 	}
 	w.cycles(calls, counts)
-	return counts
+	for i := range shapes {
+		shapes[i].counts = counts[i]
+	}
 }
 
 // cycles marks the functions to which a search through the calls comes back while it is still among their callees:

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/weir-gateway/weir/core"
@@ -15,7 +16,7 @@ func (in *instance) inspect(ctx context.Context, kind uint16, e *core.Event) (v 
 	f.conn = numberOf(e.Session.ID)
 	in.attrs.reset()
 	in.attrs.describe(e)
-	in.cells = in.cells[:0]
+	in.reset()
 	if e.Kind == core.KindRows {
 		return in.rows(ctx, f, e)
 	}
@@ -23,18 +24,19 @@ func (in *instance) inspect(ctx context.Context, kind uint16, e *core.Event) (v 
 	switch e.Kind {
 	case core.KindCommand:
 		if c := e.Command(); c != nil {
-			in.cells = append(in.cells, value{b: []byte(c.Text)})
+			gather(in, c.Text, false)
 		}
 		for _, p := range e.Params {
-			in.cells = append(in.cells, value{p.Value, p.Value == nil})
+			gather(in, p.Value, p.Value == nil)
 		}
 		f.mayEdit = false
 	case core.KindBytes:
-		in.cells = append(in.cells, value{b: e.Bytes})
+		in.size, in.from, in.inPlace = in.size+len(e.Bytes), e.Bytes, true
+		in.cells = append(in.cells, core.Cell{Len: int32(len(e.Bytes))})
 	case core.KindResult, core.KindNotice:
 		if e.Result != nil {
 			for i := range e.Result.Texts {
-				in.cells = append(in.cells, value{b: []byte(e.Result.Texts[i].Value)})
+				gather(in, e.Result.Texts[i].Value, false)
 			}
 		}
 	case core.KindColumns:
@@ -68,14 +70,31 @@ func (in *instance) inspect(ctx context.Context, kind uint16, e *core.Event) (v 
 	return v, err
 }
 
+// reset forgets the values of the last frame.
+func (in *instance) reset() {
+	if cap(in.texts) > 2*frameBatch {
+		in.texts = nil
+	}
+	in.cells, in.texts, in.from, in.inPlace, in.size = in.cells[:0], in.texts[:0], nil, false, len(in.attrs.b)
+}
+
+// gather adds a value that does not lie beside the others. What would be too large for a frame is only counted.
+func gather[T string | []byte](in *instance, v T, null bool) {
+	if in.size += len(v); in.size > in.plugin.limits.Value {
+		return
+	}
+	c := core.Cell{Off: int32(len(in.texts)), Len: int32(len(v))}
+	if null {
+		c.Len = -1
+	}
+	in.cells, in.texts = append(in.cells, c), append(in.texts, v...)
+	in.from = in.texts
+}
+
 // fits reports values that are too large to be passed to a guest.
 func (in *instance) fits(f *frame) error {
-	total := len(in.attrs.b)
-	for i := range in.cells {
-		total += len(in.cells[i].b)
-	}
-	if total > in.plugin.limits.Value || f.cols > 1<<16-1 {
-		return fmt.Errorf("an event of %d bytes in %d parts is too large for it: at most %d bytes are passed in", total, f.cols, in.plugin.limits.Value)
+	if in.size > in.plugin.limits.Value || f.cols > 1<<16-1 {
+		return fmt.Errorf("an event of %d bytes in %d parts is too large for it: at most %d bytes are passed in", in.size, f.cols, in.plugin.limits.Value)
 	}
 	return nil
 }
@@ -102,22 +121,8 @@ func (in *instance) rows(ctx context.Context, f *frame, e *core.Event) (v core.V
 	}
 	f.cols = len(in.columns)
 	for next := 0; next < b.Rows; {
-		first, size := next, 0
-		in.cells = in.cells[:0]
-		for ; next < b.Rows && next-first < maxRows; next++ {
-			before := len(in.cells)
-			row := 0
-			for _, c := range in.columns {
-				x, ok := b.Value(next*width + c)
-				in.cells = append(in.cells, value{x, !ok})
-				row += len(x) + 8
-			}
-			if next > first && size+row > 2*frameBatch {
-				in.cells = in.cells[:before]
-				break
-			}
-			size += row
-		}
+		first := next
+		next = in.gatherRows(b, first)
 		f.rows = next - first
 		if err := in.fits(f); err != nil {
 			return v, err
@@ -147,6 +152,50 @@ func (in *instance) rows(ctx context.Context, f *frame, e *core.Event) (v core.V
 	return v, nil
 }
 
+// gatherRows takes as many rows as are to be in a frame, from the first, and returns the next. They stay where they are in
+// the batch, unless a step before has changed the lengths of some.
+func (in *instance) gatherRows(b *core.Batch, first int) int {
+	in.reset()
+	width, most := len(b.Watch), min(b.Rows-first, maxRows)
+	if len(b.Patches) > 0 {
+		return in.gatherPatched(b, first, most)
+	}
+	in.from, in.inPlace = b.Data, true
+	cells, n, size := slices.Grow(in.cells, most*len(in.columns)), 0, 0
+	cells = cells[:most*len(in.columns)]
+	next := first
+	for ; next < first+most; next++ {
+		row, at := 0, b.Cells[next*width:(next+1)*width]
+		for i, c := range in.columns {
+			cells[n+i] = at[c]
+			row += int(max(at[c].Len, 0))
+		}
+		if next > first && size+row+8*(n+len(in.columns)) > 2*frameBatch {
+			break
+		}
+		size, n = size+row, n+len(in.columns)
+	}
+	in.cells, in.size = cells[:n], in.size+size
+	return next
+}
+
+// gatherPatched does so where the values do not lie in one piece.
+func (in *instance) gatherPatched(b *core.Batch, first, most int) int {
+	start, next := in.size, first
+	for ; next < first+most; next++ {
+		cells, values, size := len(in.cells), len(in.texts), in.size
+		for _, c := range in.columns {
+			x, ok := b.Value(next*len(b.Watch) + c)
+			gather(in, x, !ok)
+		}
+		if next > first && in.size-start+8*len(in.cells) > 2*frameBatch {
+			in.cells, in.texts, in.size = in.cells[:cells], in.texts[:values], size
+			break
+		}
+	}
+	return next
+}
+
 // answer folds what a guest said of one frame into the verdict, and writes the cells it changed back.
 func (in *instance) answer(v *core.Verdict, e *core.Event, f *frame, view []byte, a verdict, set func(int, []byte), null ...func(int)) error {
 	for _, d := range in.findings {
@@ -160,32 +209,24 @@ func (in *instance) answer(v *core.Verdict, e *core.Event, f *frame, view []byte
 		if !f.mayEdit {
 			return broken("it changed a %s event, which it may not", e.Kind)
 		}
-		// Only cells are copied back: the guest cannot touch what is between them.
-		off := f.dataOff
-		for i := range in.cells {
-			c := &in.cells[i]
-			n := len(c.b)
-			if now := view[off : off+n]; !bytes.Equal(now, c.b) {
-				set(i, now)
-				v.Changed = true
+		in.patches = in.patches[:0]
+		if a.code == verdictPatch {
+			var err error
+			if in.patches, err = parsePatches(a.out, f.cells, in.patches); err != nil {
+				return broken("%v", err)
 			}
-			off += n
-		}
-		if a.code == verdictModified {
-			return nil
-		}
-		var err error
-		if in.patches, err = parsePatches(a.out, f.cells, in.patches[:0]); err != nil {
-			return broken("%v", err)
 		}
 		for _, p := range in.patches {
-			switch {
-			case p.value != nil:
-				set(p.cell, p.value)
-			case len(null) > 0:
-				null[0](p.cell)
-			default:
+			if p.value == nil && len(null) == 0 {
 				return broken("it made a text NULL")
+			}
+		}
+		in.edits(v, e, view[f.dataOff:f.outOff], set)
+		for _, p := range in.patches {
+			if p.value != nil {
+				set(p.cell, p.value)
+			} else {
+				null[0](p.cell)
 			}
 			v.Changed = true
 		}
@@ -211,6 +252,28 @@ func (in *instance) answer(v *core.Verdict, e *core.Event, f *frame, view []byte
 		}
 	}
 	return nil
+}
+
+// edits takes over what was changed in place. Only cells are copied back: the guest cannot touch what is between them.
+func (in *instance) edits(v *core.Verdict, e *core.Event, data []byte, set func(int, []byte)) {
+	if in.inPlace {
+		if unpack(in.from, data, in.cells) {
+			if v.Changed = true; e.Kind == core.KindRows {
+				e.Rows.Edited = true
+			}
+		}
+		return
+	}
+	at := 0
+	for i, c := range in.cells {
+		if n := int(c.Len); n > 0 {
+			if now := data[at : at+n]; !bytes.Equal(now, in.from[c.Off:c.Off+c.Len]) {
+				set(i, now)
+				v.Changed = true
+			}
+			at += n
+		}
+	}
 }
 
 // add appends a finding, once.

@@ -7,8 +7,9 @@ import (
 )
 
 // A guest is interrupted by its own code: at load time every function entry and every loop header gets a few
-// instructions that take the cost of what follows from a global, and call the host's tick when it falls below zero.
-// tick looks at the deadline, lets other goroutines run, and refills. This stops loops and recursion alike, at a
+// instructions that take the cost of what follows, and call the host's tick when there is none left. Fuel is in a global;
+// a function with loops takes an advance of it into a local, which the loops use up in a register, and gives back what is
+// left when it returns. As it is taken ahead, no depth of calls hides any use. tick looks at the deadline, lets other goroutines run, and refills. This stops loops and recursion alike, at a
 // small price; wazero's own WithCloseOnContextDone costs about ten times the guest's run time and does not stop
 // recursion.
 //
@@ -29,24 +30,7 @@ const (
 const (
 	slice   = 200_000
 	maxCost = 256
-)
-
-// Limits of a module, whatever the operator configures. What compiles slowly, or takes host memory that the page
-// limit does not cover, is refused before it is compiled.
-const (
-	maxModule    = 16 << 20
-	maxBody      = 128 << 10
-	maxFunctions = 40_000
-	maxTable     = 1 << 16
-	maxLocals    = 4096
-)
-
-// The compiler cannot be stopped, and its time grows with the square of a function's blocks, and with blocks times locals:
-// 56 KB can take more than a minute. What a function costs is about blocks × (blocks + 16 × locals); a Go guest's worst is
-// 2 million, and all of it 10 million. The worst that these bounds let in took 3 s a function, and so 12 s in all.
-const (
-	maxEffort  = 12_000_000
-	maxEfforts = 48_000_000
+	advance = 4096
 )
 
 // importedFunc is what a guest wants of its host.
@@ -87,6 +71,7 @@ type rewriter struct {
 	parsed
 	fuel       bool
 	params     []uint32 // how many parameters each type has
+	arity      []uint32 // and how many results besides
 	results    [][]byte // what each type returns, as a block that returns it says it
 	functions  []uint32 // the type of each function the guest defines
 	nImports   uint32
@@ -130,6 +115,9 @@ func instrument(module []byte, fuel bool) (out []byte, p *parsed, err error) {
 		fail("it has a start section: export _initialize instead")
 	}
 	w.elements()
+	if w.has[secData] {
+		most((&reader{b: w.sections[secData]}).u32(), maxSegments, "segments of data")
+	}
 	w.code()
 	return w.join(), &w.parsed, nil
 }
@@ -146,7 +134,9 @@ func (w *rewriter) split(b []byte) {
 			if _, twice := w.custom[name]; twice && name == ManifestSection {
 				fail("it has two sections %s", name)
 			}
-			w.custom[name] = c.b[c.i:]
+			if name == ManifestSection {
+				w.custom[name] = c.b[c.i:]
+			}
 			continue
 		}
 		if int(id) >= len(order) {
@@ -194,14 +184,18 @@ func (w *rewriter) types() {
 		return all - 1
 	}
 	w.tickType = add(nil)
+	most(n, maxTypes, "types")
 	for range n {
 		if r.byte() != 0x60 {
 			fail("a type is no function type")
 		}
 		params := r.u32()
+		most(params, maxParams, "parameters of a function")
 		r.take(params)
 		results := r.take(r.u32())
+		most(uint32(len(results)), maxResults, "results of a function")
 		w.params = append(w.params, params)
+		w.arity = append(w.arity, params+uint32(len(results)))
 		switch len(results) {
 		case 0:
 			results = []byte{0x40}
@@ -223,6 +217,7 @@ func (w *rewriter) importsSection() {
 	if w.has[secImport] {
 		n = r.u32()
 	}
+	most(n, maxImports, "imports")
 	start := r.i
 	for range n {
 		f := importedFunc{module: r.name(), name: r.name()}
@@ -249,9 +244,7 @@ func (w *rewriter) functionSection() {
 	}
 	r := &reader{b: w.sections[secFunction]}
 	n := r.u32()
-	if n > maxFunctions {
-		fail("it has %d functions: at most %d are taken", n, maxFunctions)
-	}
+	most(n, maxFunctions, "functions")
 	for range n {
 		t := r.u32()
 		if int(t) >= len(w.params) {
@@ -267,14 +260,19 @@ func (w *rewriter) tables() {
 		return
 	}
 	r := &reader{b: w.sections[secTable]}
-	for range r.u32() {
+	n, all := r.u32(), uint32(0)
+	most(n, maxTables, "tables")
+	for range n {
 		if t := r.byte(); t != 0x70 && t != 0x6f {
 			fail("a table has an unknown type")
 		}
-		if least, _ := r.limits(); least > maxTable {
+		least, _ := r.limits()
+		if least > maxTable {
 			fail("a table has %d entries: at most %d are taken", least, maxTable)
 		}
+		all += least
 	}
+	most(all, maxTable, "entries of tables")
 	r.end()
 }
 
@@ -296,6 +294,7 @@ func (w *rewriter) globals() {
 	if w.has[secGlobal] {
 		n = r.u32()
 	}
+	most(n, maxGlobals, "globals")
 	w.nGlobals = n
 	var out []byte
 	for range n {
@@ -348,6 +347,7 @@ func (w *rewriter) exports() {
 	}
 	r := &reader{b: w.sections[secExport]}
 	n := r.u32()
+	most(n, maxExports, "exports")
 	var out []byte
 	for range n {
 		name := r.name()
@@ -381,7 +381,8 @@ func (w *rewriter) elements() {
 		return
 	}
 	r := &reader{b: w.sections[secElement]}
-	n := r.u32()
+	n, all := r.u32(), uint32(0)
+	most(n, maxTable, "table segments")
 	out := make([]byte, 0, len(r.b))
 	for range n {
 		flag := r.u32()
@@ -399,6 +400,9 @@ func (w *rewriter) elements() {
 			out = append(out, r.byte()) // kind or type
 		}
 		entries := r.u32()
+		most(entries, maxTable, "entries of a table segment")
+		all += entries
+		most(all, maxTable, "entries of table segments")
 		out = appendU32(out, entries)
 		for range entries {
 			if flag&4 != 0 {
@@ -414,8 +418,9 @@ func (w *rewriter) elements() {
 
 // insertion is where the cost of a stretch of code has to be written once it is known.
 type insertion struct {
-	at   int
-	cost uint32
+	at    int
+	cost  uint32
+	ahead uint32 // more that is taken at the same time
 }
 
 func (w *rewriter) code() {
@@ -436,19 +441,14 @@ func (w *rewriter) code() {
 		bodies[i] = r.take(size)
 	}
 	r.end()
-	counts := make([]bool, n)
+	shapes := make([]shape, n)
 	if w.fuel {
-		counts = w.graph(bodies)
+		w.graph(bodies, shapes)
 	}
 	out := make([]byte, 0, len(r.b)+len(r.b)/4)
 	var body []byte
 	for i, b := range bodies {
-		t := w.functions[i]
-		var wrap []byte
-		if counts[i] {
-			wrap = w.results[t]
-		}
-		body = w.body(&reader{b: b}, w.params[t], wrap, body[:0])
+		body = w.body(&reader{b: b}, w.functions[i], shapes[i], body[:0])
 		out = append(appendU32(out, uint32(len(body))), body...)
 	}
 	w.extend(secCode, n, out)
@@ -457,11 +457,18 @@ func (w *rewriter) code() {
 // costPlace is a cost of zero in a form that can be overwritten by any cost below 1<<20.
 var costPlace = []byte{0x80, 0x80, 0x00}
 
-// body rewrites one function. With wrap it counts its depth: the code goes into a block of that type, so that whatever
-// leaves it comes by the end.
-func (w *rewriter) body(r *reader, params uint32, wrap, out []byte) []byte {
-	// An i32 of our own, behind the function's, holds the length of a bulk operation while it is charged.
-	groups, locals := r.u32(), uint64(params)
+// shape is what the rewriting of a function depends on.
+type shape struct {
+	counts bool // it counts its depth
+	loops  bool // it has loops
+}
+
+// body rewrites one function. One that has something to do when it is left has its code in a block of its results, so that
+// whatever leaves it comes by the end.
+func (w *rewriter) body(r *reader, typ uint32, s shape, out []byte) []byte {
+	// Two i32 of our own stand behind the function's: the length of a bulk operation while it is charged, and what is left
+	// of the advance.
+	groups, locals := r.u32(), uint64(w.params[typ])
 	start := r.i
 	for range groups {
 		locals += uint64(r.u32())
@@ -470,10 +477,10 @@ func (w *rewriter) body(r *reader, params uint32, wrap, out []byte) []byte {
 	if locals > maxLocals {
 		fail("a function has %d locals: at most %d are taken", locals, maxLocals)
 	}
-	length := uint32(locals)
+	length, left := uint32(locals), uint32(locals)+1
 	if w.fuel {
 		out = append(appendU32(out, groups+1), r.b[start:r.i]...)
-		out = append(out, 1, 0x7f)
+		out = append(out, 2, 0x7f)
 	} else {
 		out = append(appendU32(out, groups), r.b[start:r.i]...)
 	}
@@ -481,24 +488,32 @@ func (w *rewriter) body(r *reader, params uint32, wrap, out []byte) []byte {
 	w.insertions = w.insertions[:0]
 	var frames []int // for each open block, the stretch that its end returns to; -1: the same
 	current := -1
-	header := func() {
-		if !w.fuel {
-			return
-		}
-		out = appendU32(append(out, 0x23), w.nGlobals) // global.get fuel
-		out = append(append(out, 0x42), costPlace...)  // i64.const cost
-		w.insertions = append(w.insertions, insertion{len(out) - len(costPlace), 1})
+	cost := func(ahead uint32) { // the operand of a constant
+		out = append(out, costPlace...)
+		w.insertions = append(w.insertions, insertion{len(out) - len(costPlace), 1, ahead})
 		current = len(w.insertions) - 1
-		out = w.charge(out)
 	}
-	header()
-	frame := weight(locals, len(r.b))
-	if wrap != nil {
-		out = append(append(w.enter(out, frame), 0x02), wrap...)
+	frame, wrapped := weight(locals, len(r.b)), s.counts || s.loops
+	if w.fuel {
+		out = append(appendU32(append(out, 0x23), w.nGlobals), 0x42) // global.get fuel, i64.const
+		if s.loops {
+			cost(advance)
+			out = appendU32(append(appendSigned(append(w.charge(out), 0x41), advance), 0x21), left) // i32.const, local.set
+		} else {
+			cost(0)
+			out = w.charge(out)
+		}
 	}
-	blocks := uint64(0)
+	if s.counts {
+		out = w.enter(out, frame)
+	}
+	if wrapped {
+		out = append(append(out, 0x02), w.results[typ]...)
+	}
+	var work work
 	for depth := 1; depth > 0; {
 		op := r.byte()
+		work.add(w, r, op)
 		if w.fuel {
 			w.insertions[current].cost++
 		}
@@ -506,13 +521,15 @@ func (w *rewriter) body(r *reader, params uint32, wrap, out []byte) []byte {
 		case 0x02, 0x04: // block, if
 			frames = append(frames, -1)
 			depth++
-			blocks++
 		case 0x03: // loop
 			frames = append(frames, current)
 			depth++
-			blocks++
 			out = w.instruction(r, out, op)
-			header()
+			if w.fuel {
+				out = append(appendU32(append(out, 0x20), left), 0x41) // local.get, i32.const
+				cost(0)
+				out = w.again(out, left)
+			}
 			continue
 		case 0x0b: // end
 			depth--
@@ -523,7 +540,7 @@ func (w *rewriter) body(r *reader, params uint32, wrap, out []byte) []byte {
 				frames = frames[:n-1]
 			}
 		case 0x0f: // return
-			if wrap != nil {
+			if wrapped {
 				out = appendU32(append(out, 0x0c), uint32(depth-1))
 				continue
 			}
@@ -534,18 +551,27 @@ func (w *rewriter) body(r *reader, params uint32, wrap, out []byte) []byte {
 		}
 		out = w.instruction(r, out, op)
 	}
-	if wrap != nil {
-		out = append(w.count(out, -int64(frame)), 0x0b)
+	if s.loops { // what is left of the advance goes back
+		out = appendU32(append(out, 0x23), w.nGlobals) // global.get fuel
+		out = appendU32(append(out, 0x20), left)       // local.get
+		out = append(out, 0xac, 0x7c)                  // i64.extend_i32_s, i64.add
+		out = appendU32(append(out, 0x24), w.nGlobals) // global.set fuel
+	}
+	if s.counts {
+		out = w.count(out, -int64(frame))
+	}
+	if wrapped {
+		out = append(out, 0x0b)
 	}
 	if !r.done() {
 		fail("a function has code behind its end")
 	}
-	effort := blocks * (blocks + 16*locals)
+	effort := work.effort(locals)
 	if w.effort += effort; effort > maxEffort || w.effort > maxEfforts {
-		fail("its code would take too long to compile: a function has %d blocks and %d locals (split it)", blocks, locals)
+		fail("its code would take too long to compile: a function has %d branches, %d ways out of tables of branches, %d locals and %d accesses of memory (split it)", work.branches, work.ways, locals, work.accesses)
 	}
 	for _, in := range w.insertions {
-		c := min(in.cost, maxCost)
+		c := min(in.cost, maxCost) + in.ahead
 		out[in.at], out[in.at+1], out[in.at+2] = byte(c)|0x80, byte(c>>7)|0x80, byte(c>>14)
 	}
 	return out
@@ -559,6 +585,18 @@ func (w *rewriter) charge(out []byte) []byte {
 	out = append(out, 0x42, 0, 0x53, 0x04, 0x40)   // i64.const 0, i64.lt_s, if
 	out = appendU32(append(out, 0x10), w.nImports) // call tick
 	return append(out, 0x0b)                       // end
+}
+
+// again charges another round of a loop: what is on the stack is what is left of the advance, and the cost. Where nothing is
+// left there is another advance.
+func (w *rewriter) again(out []byte, left uint32) []byte {
+	out = appendU32(append(out, 0x6b, 0x22), left)                                      // i32.sub, local.tee
+	out = append(out, 0x41, 0, 0x48, 0x04, 0x40)                                        // i32.const 0, i32.lt_s, if
+	out = appendU32(append(out, 0x20), left)                                            // local.get
+	out = appendU32(append(appendSigned(append(out, 0x41), advance), 0x6a, 0x21), left) // i32.const, i32.add, local.set
+	out = appendU32(append(out, 0x23), w.nGlobals)                                      // global.get fuel
+	out = w.charge(appendSigned(append(out, 0x42), advance))                            // i64.const
+	return append(out, 0x0b)                                                            // end
 }
 
 // bulk charges one unit for eight bytes (or entries) of a bulk operation, whose length is on top of the stack.

@@ -30,6 +30,8 @@ type HostConfig struct {
 	Log      *slog.Logger
 	// Metrics gets the weir_plugin_ metrics; nil: they are counted but not shown.
 	Metrics prometheus.Registerer
+	// Memory bounds the memory of all guests together, in bytes; 0: 1 GiB. Who would go beyond it is refused.
+	Memory int64
 }
 
 // Host holds what plugins share: the compilation cache and the metrics.
@@ -37,6 +39,7 @@ type Host struct {
 	cache   wazero.CompilationCache
 	log     *slog.Logger
 	metrics *metrics
+	memory  budget
 
 	mu     sync.Mutex
 	stores map[string]*store // by the plugins' names
@@ -65,8 +68,12 @@ func Open(_ context.Context, c HostConfig) (*Host, error) {
 			return nil, fmt.Errorf("wasm: cache: %w", err)
 		}
 	}
+	if c.Memory <= 0 {
+		c.Memory = defaultMemory
+	}
+	h.memory.most.Store(c.Memory)
 	var err error
-	if h.metrics, err = newMetrics(c.Metrics); err != nil {
+	if h.metrics, err = newMetrics(c.Metrics, &h.memory); err != nil {
 		_ = h.cache.Close(context.Background())
 		return nil, fmt.Errorf("wasm: metrics: %w", err)
 	}

@@ -3,7 +3,6 @@ package wasm
 import (
 	"bytes"
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -12,6 +11,7 @@ import (
 
 	"github.com/tetratelabs/wazero"
 	"github.com/tetratelabs/wazero/api"
+	"github.com/tetratelabs/wazero/experimental"
 	"github.com/tetratelabs/wazero/sys"
 
 	"github.com/weir-gateway/weir/core"
@@ -22,17 +22,22 @@ type instance struct {
 	plugin  *Plugin
 	ctx     context.Context // names the instance to the host functions
 	mod     api.Module
+	memory  *memory
 	batch   api.Function
 	grow    api.Function
 	fuel    api.MutableGlobal
 	depth   api.Global // found when it is first asked for
 	stack   [4]uint64
 	ptr     uint32 // the region
-	size    uint32
+	room    uint32
 	seq     uint64
 	outCap  int
 	attrs   attrs
-	cells   []value
+	from    []byte      // where the values of the next frame are
+	cells   []core.Cell // which of them it has
+	texts   []byte      // room for values that do not lie in one piece
+	inPlace bool        // they are the event's own bytes
+	size    int         // of the values and the attributes
 	patches []patch
 	columns []int
 	store   *store // nil: it was not granted
@@ -104,16 +109,13 @@ func (in *instance) why(code int32) string {
 	return fmt.Sprintf("code %d", code)
 }
 
-// value is one cell of a frame.
-type value struct {
-	b    []byte
-	null bool
-}
-
 // begin sets what one call into the guest may use.
 func (in *instance) begin(ctx context.Context, budget time.Duration) {
 	in.started, in.budget, in.spent, in.yielded = time.Now(), budget, 0, 0
 	in.caller = ctx
+	if in.memory != nil {
+		in.memory.short = false
+	}
 	in.findings, in.complaint = nil, ""
 	in.logLines, in.logBytes, in.metricUses, in.dropped, in.uses = 0, 0, 0, 0, in.uses[:0]
 	if in.fuel != nil {
@@ -138,6 +140,8 @@ func (in *instance) explain(err error) error {
 		err = errPointer
 	case errors.Is(err, errStack):
 		err = errStack
+	case in.memory.short: // what it does without the memory that it asked for is its own affair
+		err = in.plugin.host.memory.errMemory()
 	case errors.As(err, &exit):
 		err = fmt.Errorf("it ended itself with code %d", exit.ExitCode())
 	default:
@@ -159,9 +163,13 @@ func (p *Plugin) instantiate(ctx context.Context, configure bool) (*instance, er
 	in := &instance{plugin: p, outCap: outLen}
 	in.ctx = context.WithValue(context.Background(), instanceKey{}, in)
 	in.begin(ctx, p.limits.Start)
+	if in.memory = newMemory(&p.host.memory, p.begin); in.memory == nil {
+		return nil, p.host.memory.errMemory()
+	}
 	mc := wazero.NewModuleConfig().WithName("").WithStartFunctions("_initialize").WithStderr(&tail{in: in})
-	mod, err := p.runtime.InstantiateModule(in.ctx, p.compiled, mc)
+	mod, err := p.runtime.InstantiateModule(experimental.WithMemoryAllocator(in.ctx, in.memory), p.compiled, mc)
 	if err != nil {
+		in.memory.Free()
 		return nil, fmt.Errorf("it does not start: %w", in.explain(err))
 	}
 	in.mod = mod
@@ -237,7 +245,7 @@ func (in *instance) configure(ctx context.Context, config []byte) error {
 	if err := in.region(ctx, max(regionLen, len(config))); err != nil {
 		return err
 	}
-	view, ok := in.mod.Memory().Read(in.ptr, in.size)
+	view, ok := in.mod.Memory().Read(in.ptr, in.room)
 	if !ok {
 		return errPointer
 	}
@@ -257,7 +265,7 @@ func (in *instance) configure(ctx context.Context, config []byte) error {
 
 // region makes the guest's region at least so large.
 func (in *instance) region(ctx context.Context, size int) error {
-	if uint32(size) <= in.size {
+	if uint32(size) <= in.room {
 		return nil
 	}
 	size = (size + 0xffff) &^ 0xffff
@@ -270,7 +278,7 @@ func (in *instance) region(ctx context.Context, size int) error {
 	if _, ok := in.mod.Memory().Read(ptr, uint32(size)); !ok || ptr == 0 || ptr%8 != 0 {
 		return broken("weir_buffer gave no room of %d bytes at a multiple of 8", size)
 	}
-	in.ptr, in.size = ptr, uint32(size)
+	in.ptr, in.room = ptr, uint32(size)
 	return nil
 }
 
@@ -280,15 +288,13 @@ type verdict struct {
 	out  []byte // in the guest's memory: valid until the next call
 }
 
-// ask writes a frame of in.attrs and in.cells and calls the guest. The view it returns is the frame after the call.
+// ask writes a frame of in.attrs and of in.cells in in.from, and calls the guest. The view it returns is the frame after the
+// call.
 func (in *instance) ask(ctx context.Context, f *frame, budget time.Duration) (view []byte, v verdict, err error) {
 	if in.attrs.err != nil {
 		return nil, v, in.attrs.err
 	}
-	f.cells, f.dataLen, f.nattrs = len(in.cells), 0, in.attrs.n
-	for i := range in.cells {
-		f.dataLen += len(in.cells[i].b)
-	}
+	f.cells, f.dataLen, f.nattrs = len(in.cells), in.size-len(in.attrs.b), in.attrs.n
 	for attempt := 0; ; attempt++ {
 		f.layout(len(in.attrs.b), in.outCap)
 		if err := in.region(ctx, f.total); err != nil {
@@ -302,21 +308,7 @@ func (in *instance) ask(ctx context.Context, f *frame, budget time.Duration) (vi
 		f.seq = in.seq
 		f.header(view)
 		copy(view[f.attrsOff:], in.attrs.b)
-		table, off := view[f.cellsOff:f.cellsOff+8*f.cells], uint32(0)
-		data := view[f.dataOff : f.dataOff+f.dataLen]
-		for i := range in.cells {
-			c := &in.cells[i]
-			n := uint32(len(c.b))
-			copy(data[off:], c.b)
-			cell := table[8*i : 8*i+8]
-			binary.LittleEndian.PutUint32(cell, off)
-			if c.null {
-				binary.LittleEndian.PutUint32(cell[4:], nullCell)
-			} else {
-				binary.LittleEndian.PutUint32(cell[4:], n)
-			}
-			off += n
-		}
+		pack(view[f.cellsOff:], view[f.dataOff:], in.from, in.cells)
 		in.begin(ctx, budget)
 		in.stack[0], in.stack[1] = uint64(in.ptr), uint64(f.total)
 		in.calls++

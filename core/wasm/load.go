@@ -75,7 +75,7 @@ func (h *Host) prepare(ctx context.Context, c Config) (_ *Plugin, err error) {
 	for _, f := range info.imports {
 		p.imports = append(p.imports, f.module+"."+f.name)
 	}
-	p.metrics = h.metrics.of(c.Name)
+	p.metrics, p.begin = h.metrics.of(c.Name), int64(info.memoryPages)<<16
 	if err := p.admissible(info); err != nil {
 		return nil, err
 	}

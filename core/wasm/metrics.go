@@ -24,7 +24,7 @@ type metrics struct {
 	observed  *prometheus.HistogramVec // plugin, metric
 }
 
-func newMetrics(r prometheus.Registerer) (*metrics, error) {
+func newMetrics(r prometheus.Registerer, b *budget) (*metrics, error) {
 	counter := func(name, help string, labels ...string) *prometheus.CounterVec {
 		return prometheus.NewCounterVec(prometheus.CounterOpts{Name: "weir_plugin_" + name, Help: help}, append([]string{"plugin"}, labels...))
 	}
@@ -45,10 +45,17 @@ func newMetrics(r prometheus.Registerer) (*metrics, error) {
 		own:       counter("own_total", "Counters of the plugins' own.", "metric"),
 		observed:  prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "weir_plugin_own", Help: "Histograms of the plugins' own."}, []string{"plugin", "metric"}),
 	}
+	b.refused = prometheus.NewCounter(prometheus.CounterOpts{
+		Name: "weir_plugin_memory_refused_total", Help: "Requests of guests for memory beyond what all of them may have.",
+	})
 	if r == nil {
 		return m, nil
 	}
-	for _, c := range []prometheus.Collector{m.calls, m.errors, m.seconds, m.rows, m.bytes, m.discards, m.recycled, m.circuit, m.dropped, m.instances, m.own, m.observed} {
+	used := prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "weir_plugin_memory_bytes", Help: "Memory of all guests."}, func() float64 { return float64(b.used.Load()) })
+	for _, c := range []prometheus.Collector{
+		used, b.refused,
+		m.calls, m.errors, m.seconds, m.rows, m.bytes, m.discards, m.recycled, m.circuit, m.dropped, m.instances, m.own, m.observed,
+	} {
 		if err := r.Register(c); err != nil {
 			return nil, err
 		}

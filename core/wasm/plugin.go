@@ -31,6 +31,7 @@ type Plugin struct {
 	fuel     bool
 	digest   [32]byte // of the module
 	imports  []string
+	begin    int64 // bytes of memory that an instance begins with
 	pool     *pool
 	circuit  circuit
 	store    *store // nil: it needs none

@@ -36,6 +36,14 @@ func (r *reader) byte() byte {
 	return c
 }
 
+// peek returns the next byte without taking it.
+func (r *reader) peek() byte {
+	if r.i >= len(r.b) {
+		panic(malformed{errTruncated})
+	}
+	return r.b[r.i]
+}
+
 func (r *reader) take(n uint32) []byte {
 	if uint64(n) > uint64(len(r.b)-r.i) {
 		panic(malformed{errTruncated})

@@ -160,6 +160,31 @@ WEIR_INLINE void weir_fill(uint8_t *p, uint8_t c, uint32_t n) {
 	}
 }
 
+/* Whether a byte is among some bytes. */
+WEIR_INLINE bool weir_has(weir_bytes b, uint8_t c) {
+	const uint64_t ones = 0x0101010101010101ull, tops = ones << 7, all = ones * c;
+	const uint8_t *p = b.p;
+	uint32_t n = b.n;
+	uint64_t x;
+	if (n >= 8) { /* eight at a time, and the last eight once more: a difference of zero is told by its borrow */
+		for (const uint8_t *last = p + n - 8; p < last; p += 8) {
+			__builtin_memcpy(&x, p, 8);
+			x ^= all;
+			if ((x - ones) & ~x & tops) return true;
+		}
+		__builtin_memcpy(&x, b.p + n - 8, 8);
+	} else if (n >= 4) {
+		uint32_t low, high;
+		__builtin_memcpy(&low, p, 4);
+		__builtin_memcpy(&high, p + n - 4, 4);
+		x = low | (uint64_t)high << 32;
+	} else {
+		return n && (p[0] == c || p[n >> 1] == c || p[n - 1] == c);
+	}
+	x ^= all;
+	return (x - ones) & ~x & tops;
+}
+
 /* Takes what stands before the first separator off the front of *b. */
 WEIR_FUNC weir_bytes weir_cut(weir_bytes *b, uint8_t separator) {
 	weir_bytes head = {b->p, 0};
@@ -279,8 +304,9 @@ WEIR_INLINE weir_bytes weir_value(weir_event *e, uint32_t cell) {
 	return (weir_bytes){e->data + c.at, c.length};
 }
 
-/* Says that the bytes of a value were changed in place. */
+/* Says that the bytes of a value were changed in place, or those of n values. */
 WEIR_INLINE void weir_touch(weir_event *e) { e->changed++; }
+WEIR_INLINE void weir_touch_all(weir_event *e, uint32_t n) { e->changed += n; }
 
 /* The values of an event, row by row:
  *
@@ -290,18 +316,35 @@ WEIR_INLINE void weir_touch(weir_event *e) { e->changed++; }
 typedef struct {
 	weir_bytes value; /* p is a null pointer for NULL */
 	uint32_t cell, row, column;
+	/* The rest is this header's own. */
 	weir_event *event;
+	const weir_cell_entry *at, *end;
+	uint8_t *data;
+	uint32_t data_length, columns;
 } weir_cells;
 
-WEIR_INLINE weir_cells weir_begin(weir_event *e) { return (weir_cells){{0, 0}, (uint32_t)-1, 0, (uint32_t)-1, e}; }
+WEIR_INLINE weir_cells weir_begin(weir_event *e) {
+	return (weir_cells){{0, 0}, (uint32_t)-1, 0, (uint32_t)-1, e, e->table, e->table + e->cells, e->data, e->data_length, e->columns};
+}
 
 WEIR_INLINE bool weir_next(weir_cells *c) {
-	if (++c->cell >= c->event->cells) return false;
-	if (++c->column >= c->event->columns) {
+	if (c->at == c->end) return false;
+	uint64_t entry; /* both halves at once */
+	__builtin_memcpy(&entry, c->at++, 8);
+	c->cell++;
+	if (++c->column >= c->columns) {
 		c->column = 0;
 		c->row++;
 	}
-	c->value = weir_value(c->event, c->cell);
+	uint32_t at = (uint32_t)entry, n = (uint32_t)(entry >> 32);
+	if (n == 0xffffffffu) {
+		c->value = (weir_bytes){0, 0};
+	} else if ((uint64_t)at + n > c->data_length) {
+		weir_fail(c->event, "a cell lies outside of the data");
+		c->value = (weir_bytes){0, 0};
+	} else {
+		c->value = (weir_bytes){c->data + at, n};
+	}
 	return true;
 }
 

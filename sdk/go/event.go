@@ -1,5 +1,7 @@
 package weir
 
+import "unsafe"
+
 // Frame constants, as sdk/ABI.md has them.
 const (
 	magic     = 0x31494557
@@ -220,7 +222,7 @@ func (e *Event) Cells() int { return e.ncells }
 // Value returns a value, and false for NULL. The bytes may be changed in place where the plugin mutates; say so with
 // Touch.
 func (e *Event) Value(i int) ([]byte, bool) {
-	if i < 0 || i >= e.ncells {
+	if uint(i) >= uint(e.ncells) {
 		return nil, false
 	}
 	if len(e.patches) > 0 {
@@ -228,13 +230,12 @@ func (e *Event) Value(i int) ([]byte, bool) {
 			return e.patches[j].value, !e.patches[j].null
 		}
 	}
-	c := e.cells[8*i : 8*i+8]
-	off, n := u32(c), u32(c[4:])
-	if n == nullCell {
-		return nil, false
-	}
-	if uint64(off)+uint64(n) > uint64(len(e.data)) {
-		e.Fail("a cell lies outside of the data")
+	c := load64(unsafe.Pointer(unsafe.SliceData(e.cells)), 8*i) // of which there are ncells
+	off, n := c&nullCell, c>>32
+	if off+n > uint64(len(e.data)) {
+		if n != nullCell {
+			e.Fail("a cell lies outside of the data")
+		}
 		return nil, false
 	}
 	return e.data[off : off+n : off+n], true

@@ -20,8 +20,6 @@
 // a mask by column.
 package detect
 
-import "bytes"
-
 // Set is a set of entities.
 type Set uint16
 
@@ -104,6 +102,11 @@ type Detector struct {
 	set Set
 	// act says what may begin with a byte, or have it in its middle (an e-mail address has its @).
 	act [256]uint16
+	// step says of each byte behind what it may begin something, and in its high half what it is itself.
+	step [256]uint8
+	// pairs has, for the first letter of a word, which second ones begin what has no digit behind its letters: a bit for the lower
+	// five bits.
+	pairs [256]uint32
 	// least are the fewest bytes that anything but an e-mail address has.
 	least int
 }
@@ -163,6 +166,7 @@ func New(set Set) *Detector {
 	for country := range ibanLengths {
 		mark(IBAN, actIBAN, string(country[:1])+string(country[0]|0x20))
 	}
+	d.prepare()
 	return d
 }
 
@@ -200,41 +204,35 @@ const alnum = isDigit | isLetter
 // Mask hides what it finds in b, in place, and counts it. It reports whether b changed, or what was found needed no
 // change.
 func (d *Detector) Mask(b []byte, counts *Counts) (found bool) {
-	switch {
-	case len(b) < leastEmail:
-		return false
-	case len(b) < d.least:
-		if d.set&Email == 0 || bytes.IndexByte(b, '@') < 0 {
+	return len(b) >= leastEmail && d.mask(b, counts)
+}
+
+func (d *Detector) mask(b []byte, counts *Counts) bool {
+	if len(b) < d.least {
+		if d.set&Email == 0 {
 			return false
+		}
+		i := 1
+		for b[i] != '@' { // it has one letter before it and four behind it
+			if i++; i > len(b)-(leastEmail-1) {
+				return false
+			}
 		}
 	}
 	return d.scan(b, counts)
 }
 
 func (d *Detector) scan(b []byte, counts *Counts) (found bool) {
-	act := &d.act
-	for i := 0; i < len(b); {
-		a := act[b[i]]
-		if a == 0 {
-			i++
-			continue
+	for i := 0; ; {
+		if i = d.next(b, i); i >= len(b) {
+			return found
 		}
 		end, which := 0, 0
-		switch {
+		switch a := d.act[b[i]]; {
 		case a&actWord != 0:
-			if i == 0 || class[b[i-1]]&alnum == 0 {
-				end, which = d.word(b, i, a)
-			}
+			end, which = d.word(b, i, a)
 		case a == actDigit:
-			// One that stands behind a digit begins nothing.
-			run := 1
-			for i+run < len(b) && class[b[i+run]]&isDigit != 0 {
-				run++
-			}
-			if end, which = d.number(b, i, run); end == 0 {
-				i += run
-				continue
-			}
+			end, which = d.number(b, i, digits(b, i))
 		case a == actAt:
 			end, which = d.at(b, i)
 		case a == actPhone:
@@ -252,7 +250,6 @@ func (d *Detector) scan(b []byte, counts *Counts) (found bool) {
 		found = true
 		i = end
 	}
-	return found
 }
 
 // number masks what begins with a digit, of which run stand together.
@@ -261,35 +258,47 @@ func (d *Detector) number(b []byte, i, run int) (end, which int) {
 	if run < left {
 		next = b[i+run]
 	}
-	if d.set&IP != 0 {
-		if run <= 3 && next == '.' && left >= 7 {
+	if d.set&IP != 0 && left >= leastIP {
+		if run <= 3 && next == '.' && dotSoon(b, i+run+2) {
 			if end := maskIPv4(b, i); end > 0 {
 				return end, 9
 			}
 		}
-		if run <= 4 && left >= 7 && colonSoon(b, i) {
+		if run <= 4 && colonSoon(b, i) {
 			if end := maskIPv6(b, i); end > 0 {
 				return end, 9
 			}
 		}
 	}
-	if d.set&SSN != 0 && run == 3 && (next == '-' || next == ' ') && maskSSN(b, i) {
+	all := run
+	if all < 13 {
+		all = reach(b, i+run, run)
+	}
+	if all < leastDigits {
+		return 0, 0
+	}
+	if d.set&SSN != 0 && run == 3 && (next == '-' || next == ' ') && all >= 9 && maskSSN(b, i) {
 		return i + 11, 3
 	}
-	if d.set&Card != 0 && left >= 13 && run >= 4 {
+	if d.set&Card != 0 && run >= 4 && all >= 13 {
 		if end := maskCard(b, i); end > 0 {
 			return end, 1
 		}
 	}
-	if d.set&NationalID != 0 && left >= 9 && run <= 15 && (next == ' ' || next == '-' || next == '.' || run == 8 || run >= 13) {
+	if d.set&NationalID != 0 && (run == 8 || all >= 11) && left >= 9 && run <= 15 && (next == ' ' || next == '-' || next == '.' || run == 8 || run >= 13) {
 		if end := nationalNumber(b, i, run); end > 0 {
 			return end, 10
 		}
 	}
-	if d.set&Phone != 0 && left >= 7 && (run == 3 || run == 1 || b[i] == '0' && b[i+1] == '0' || i >= 4 && saysPhone(b[:i])) {
+	if d.set&Phone != 0 && (run == 3 || run == 1 || b[i] == '0' && b[i+1] == '0' || i >= 4 && saysPhone(b[:i])) {
 		return maskPhone(b, i), 8
 	}
 	return 0, 0
+}
+
+// dotSoon reports whether the second number of an IPv4 address, whose first digit is before j, may end here.
+func dotSoon(b []byte, j int) bool {
+	return b[j] == '.' || b[j+1] == '.' || j+2 < len(b) && b[j+2] == '.'
 }
 
 // colonSoon reports whether the first group of an IPv6 address may end here.

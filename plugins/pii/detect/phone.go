@@ -140,14 +140,37 @@ func saysPhone(before []byte) bool {
 	if len(before) > 20 {
 		before = before[len(before)-20:]
 	}
-	for i := range before {
-		if i > 0 && class[before[i-1]]&isLetter != 0 || class[before[i]]&isLetter == 0 {
+	behind := false // a letter
+	for i, c := range before {
+		if class[c]&isLetter == 0 {
+			behind = false
 			continue
 		}
-		for _, w := range [...]string{"tel", "phone", "mobile", "cell", "fax", "call", "whatsapp", "handy"} {
-			if hasFold(before[i:], w) {
-				return true
-			}
+		if behind {
+			continue
+		}
+		behind = true
+		word, more := "", ""
+		switch c | 0x20 {
+		case 't':
+			word = "tel"
+		case 'p':
+			word = "phone"
+		case 'm':
+			word = "mobile"
+		case 'c':
+			word, more = "cell", "call"
+		case 'f':
+			word = "fax"
+		case 'w':
+			word = "whatsapp"
+		case 'h':
+			word = "handy"
+		default:
+			continue
+		}
+		if hasFold(before[i:], word) || more != "" && hasFold(before[i:], more) {
+			return true
 		}
 	}
 	return false

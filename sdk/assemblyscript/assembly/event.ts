@@ -4,11 +4,13 @@ import { isKind, Kind } from "./manifest";
 const HEADER: u32 = 72;
 const MAGIC = 0x31494557;
 const IS_NULL: u32 = 0xffffffff;
+const ONES: u64 = 0x0101010101010101;
 
 /** @internal */
 export const PASS = 0, MODIFIED = 1, PATCH = 2, DENY = 3, HOLD = 4, FAILED = -1, MORE_ROOM = -2;
 
 /** One event. It ends with the handler. */
+@final
 export class Event {
   kind: Kind = Kind.Open;
   /** The same number for all events of one session. */
@@ -23,9 +25,12 @@ export class Event {
   private count: i32 = 0;
   private attributesAt: usize = 0;
   private attributesEnd: usize = 0;
-  private table: usize = 0;
-  private data: usize = 0;
-  private dataLength: u32 = 0;
+  /** @internal */
+  table: usize = 0;
+  /** @internal */
+  data: usize = 0;
+  /** @internal */
+  dataLength: u32 = 0;
   private out: usize = 0;
   private room: u32 = 0;
   private used: u32 = 0;
@@ -97,6 +102,8 @@ export class Event {
   }
 
   /** Counts a value that was changed in place. */
+  // @ts-ignore: decorator
+  @inline
   touch(): void {
     if (this.editable) this.changed++;
     else this.fail("values of this event cannot be changed");
@@ -117,8 +124,13 @@ export class Event {
     const entry = load<u64>(this.table + (<usize>cell << 3)), n = <u32>(entry >> 32);
     if (n == IS_NULL) return -1;
     if (<u64>(<u32>entry) + n <= this.dataLength) return n;
-    this.fail("a cell lies outside of the data");
+    this.failOutside();
     return -1;
+  }
+
+  /** @internal */
+  failOutside(): void {
+    this.fail("a cell lies outside of the data");
   }
 
   private setUnsafe(cell: i32, at: usize, n: u32): void {
@@ -290,30 +302,54 @@ function words(list: string): string[] {
 }
 
 /** The values of an event, one after the other. */
+@final
 export class Values {
-  /** Which value it is, in which row and column. */
-  cell: i32 = -1;
+  /** In which row and column it is. */
   row: i32 = 0;
   column: i32 = -1;
   /** How many bytes it has; -1 for NULL. */
   length: i32 = -1;
   /** Where its bytes are, for loops that have to be fast; what is changed there needs a touch(). */
   pointer: usize = 0;
-  private touched: bool = false;
 
-  constructor(private e: Event) {}
+  private at: usize;
+  private end: usize;
+  private data: usize;
+  private dataLength: u64;
+  private width: i32;
+
+  constructor(private e: Event) {
+    this.at = e.table;
+    this.end = e.table + (<usize>e.cells << 3);
+    this.data = e.data;
+    this.dataLength = e.dataLength;
+    this.width = e.width;
+  }
 
   /** Goes to the next value; false behind the last. */
+  // @ts-ignore: decorator
+  @inline
   next(): bool {
-    if (++this.cell >= this.e.cells) return false;
-    if (++this.column >= this.e.width) {
+    if (this.at == this.end) return false;
+    if (++this.column >= this.width) {
       this.column = 0;
       this.row++;
     }
-    this.length = this.e.lengthOf(this.cell);
-    this.pointer = this.e.pointerTo(this.cell);
-    this.touched = false;
+    const entry = load<u64>(this.at);
+    this.at += 8;
+    const n = <u32>(entry >> 32), from = <u32>entry;
+    this.pointer = this.data + from;
+    this.length = n;
+    if (<u64>from + n > this.dataLength) {
+      if (n != IS_NULL) this.e.failOutside();
+      this.length = -1;
+    }
     return true;
+  }
+
+  /** Which value it is. */
+  get cell(): i32 {
+    return <i32>((this.at - this.e.table) >> 3) - 1;
   }
 
   get isNull(): bool {
@@ -327,7 +363,7 @@ export class Values {
 
   /** A byte of the value. */
   // @ts-ignore: decorator
-  @operator("[]")
+  @operator("[]") @inline
   get(i: i32): u8 {
     if (i < 0 || i >= this.length) throw new RangeError("there is no such byte in the value");
     return load<u8>(this.pointer + i);
@@ -341,7 +377,16 @@ export class Values {
     if (this.touch()) store<u8>(this.pointer + i, c);
   }
 
+  /** Whether a byte is in the value. */
+  // @ts-ignore: decorator
+  @inline
+  has(c: u8): bool {
+    return this.length > 0 && has(this.pointer, this.length, c);
+  }
+
   /** Writes c over the bytes from begin up to end. */
+  // @ts-ignore: decorator
+  @inline
   fill(c: u8, begin: i32 = 0, end: i32 = this.length): void {
     if (begin < 0 || begin > end || end > this.length) throw new RangeError("there are no such bytes in the value");
     if (this.touch()) fill(this.pointer + begin, c, end - begin);
@@ -358,18 +403,39 @@ export class Values {
   }
 
   /** Says that its bytes were changed in place; whether they may be. */
+  // @ts-ignore: decorator
+  @inline
   touch(): bool {
-    if (!this.touched) {
-      this.touched = true;
-      this.e.touch();
-    }
+    this.e.touch();
     return this.e.editable;
   }
 }
 
+/** Whether a byte is among n: eight at a time, and the last eight once more. A difference of zero is told by its borrow. */
+// @ts-ignore: decorator
+@inline
+function has(at: usize, n: usize, c: u8): bool {
+  const all = ONES * <u64>c;
+  if (n < 4) return load<u8>(at) == c || load<u8>(at + (n >> 1)) == c || load<u8>(at + n - 1) == c;
+  let x: u64;
+  if (n < 8) x = <u64>load<u32>(at) | (<u64>load<u32>(at + n - 4) << 32);
+  else {
+    const last = at + n - 8;
+    for (; at < last; at += 8) {
+      x = load<u64>(at) ^ all;
+      if ((x - ONES) & ~x & (ONES << 7)) return true;
+    }
+    x = load<u64>(last);
+  }
+  x ^= all;
+  return ((x - ONES) & ~x & (ONES << 7)) != 0;
+}
+
 /** Writes c over n bytes: values are short, for which memory.fill takes longer. */
+// @ts-ignore: decorator
+@inline
 function fill(at: usize, c: u8, n: usize): void {
-  const wide = 0x0101010101010101 * <u64>c;
+  const wide = ONES * <u64>c;
   if (n >= 8) {
     const last = at + n - 8;
     for (; at < last; at += 8) store<u64>(at, wide);

@@ -37,7 +37,7 @@ mod host;
 pub mod json;
 mod manifest;
 
-pub use event::{Attributes, Class, Column, Event, Resource};
+pub use event::{fill, has, Attributes, Class, Column, Event, Resource};
 pub use host::{count, found, kv_get, kv_incr, kv_put, kv_remove, log, now, observe, Level};
 pub use manifest::{Kind, Manifest, Metric, OnError, Subscription};
 

@@ -48,6 +48,12 @@ func command(e *weir.Event) {
 		for i := 0; ; i++ {
 			mode = mode[:4+i%2*0]
 		}
+	case "spin": // on one statement only
+		if text, _ := e.Value(0); bytes.Contains(text, []byte("spin for ever")) {
+			for i := 0; ; i++ {
+				mode = mode[:4+i%2*0]
+			}
+		}
 	case "edit":
 		e.Set(0, []byte("x"))
 	case "tell":

@@ -5,7 +5,7 @@ import { Class, count, Event, Kind, Manifest, Plugin, register, Value, Values } 
 export * from "../../assembly/exports";
 
 const MASKED = 1;
-const STAR: u8 = 0x2a;
+const STAR: u8 = 0x2a, AT: u8 = 0x40;
 
 class Mask extends Plugin {
   manifest(): Manifest {
@@ -37,8 +37,10 @@ class Mask extends Plugin {
   }
 }
 
+// @ts-ignore: decorator
+@inline
 function mask(v: Values): void {
-  const end = atSign(v.pointer, v.length) || v.length;
+  const end = v.has(AT) ? atSign(v.pointer, v.length) || v.length : v.length;
   let keep = 1;
   if (v[0] >= 0xc0) while (keep < end && (v[keep] & 0xc0) == 0x80) keep++; // the first character is of several bytes
   v.fill(STAR, keep < end ? keep : 0, end); // where there is no more than it, it would tell all
@@ -47,16 +49,11 @@ function mask(v: Values): void {
 /** Where the '@' of an e-mail address is, or 0: no space anywhere, a domain with a point after it. */
 function atSign(p: usize, n: i32): i32 {
   let at = 0, point = 0;
-  for (let i = 0; i < n; i++) {
+  for (; load<u8>(p + at) != AT; at++) if (load<u8>(p + at) <= 0x20) return 0; // there is one
+  for (let i = at + 1; i < n; i++) {
     const c = load<u8>(p + i);
-    if (c == 0x40) {
-      if (at || !i) return 0;
-      at = i;
-    } else if (c <= 0x20) return 0;
-    else if (at) {
-      if (c == 0x2e) point = i;
-      else if (<u32>((c | 0x20) - 0x61) >= 26 && <u32>(c - 0x30) >= 10 && c != 0x2d) return 0;
-    }
+    if (c == 0x2e) point = i;
+    else if (<u32>((c | 0x20) - 0x61) >= 26 && <u32>(c - 0x30) >= 10 && c != 0x2d) return 0;
   }
   return point > at + 1 && point + 1 < n ? at : 0;
 }

@@ -17,23 +17,18 @@ static bool configure(weir_json config) {
 /* Where the '@' of an e-mail address is, or 0: words and points on both sides, a point in the domain, no space. */
 static inline uint32_t at_sign(const uint8_t *p, uint32_t n) {
 	uint32_t at = 0, point = 0;
-	for (uint32_t i = 0; i < n; i++) {
+	for (; p[at] != '@'; at++)
+		if (p[at] <= ' ') return 0; /* there is an '@' */
+	for (uint32_t i = at + 1; i < n; i++) {
 		uint8_t c = p[i];
-		if (c == '@') {
-			if (at || !i) return 0;
-			at = i;
-		} else if (c <= ' ') {
-			return 0;
-		} else if (at) {
-			if (c == '.') point = i;
-			else if (!((uint8_t)((c | 32) - 'a') < 26 || (uint8_t)(c - '0') < 10 || c == '-')) return 0;
-		}
+		if (c == '.') point = i;
+		else if (!((uint8_t)((c | 32) - 'a') < 26 || (uint8_t)(c - '0') < 10 || c == '-')) return 0;
 	}
 	return point > at + 1 && point + 1 < n ? at : 0;
 }
 
 static inline void mask(uint8_t *p, uint32_t n) {
-	uint32_t keep = 1, end = at_sign(p, n);
+	uint32_t keep = 1, end = weir_has((weir_bytes){p, n}, '@') ? at_sign(p, n) : 0;
 	if (!end) end = n;
 	if (p[0] >= 0xc0) /* the first character is of several bytes */
 		while (keep < end && (p[keep] & 0xc0) == 0x80) keep++;
@@ -43,7 +38,7 @@ static inline void mask(uint8_t *p, uint32_t n) {
 
 static void on_rows(weir_event *e) {
 	static bool nulled[MOST_COLUMNS];
-	uint32_t column = 0, masked = 0;
+	uint32_t column = 0, masked = 0, edited = 0;
 	for (weir_attributes a = weir_attributes_of(e, WEIR_COLUMN); weir_next_attribute(&a); column++) {
 		weir_column c = weir_column_of(a.value);
 		if (column < MOST_COLUMNS)
@@ -59,12 +54,13 @@ static void on_rows(weir_event *e) {
 			weir_set_null(e, c.cell);
 		} else if (c.value.n) {
 			mask(c.value.p, c.value.n);
-			weir_touch(e);
+			edited++;
 		} else {
 			continue;
 		}
 		masked++;
 	}
+	weir_touch_all(e, edited);
 	if (masked && e->verdict >= 0) weir_count(MASKED, masked); /* else the same rows come again */
 }
 

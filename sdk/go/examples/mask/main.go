@@ -61,9 +61,9 @@ func onRows(r *weir.Rows) {
 }
 
 func mask(v []byte) {
-	keep, end := 1, atSign(v)
-	if end == 0 {
-		end = len(v)
+	keep, end := 1, len(v)
+	if weir.Has(v, '@') {
+		end = atSign(v)
 	}
 	if v[0] >= 0xc0 { // the first character is of several bytes
 		for keep < end && v[keep]&0xc0 == 0x80 {
@@ -73,34 +73,30 @@ func mask(v []byte) {
 	if keep >= end { // there is no more than it: it would tell all
 		keep = 0
 	}
-	for i := keep; i < end; i++ {
-		v[i] = '*'
-	}
+	weir.Fill(v[keep:end], '*')
 }
 
-// atSign returns where the '@' of an e-mail address is, or 0: no space before it, a domain with a point after it.
+// atSign returns where the '@' of an e-mail address is, with no space anywhere and a domain with a point after it; else how
+// long the value is. There is an '@'.
 func atSign(v []byte) int {
 	at, point := 0, 0
-	for i, c := range v {
-		switch {
-		case c == '@':
-			if at > 0 || i == 0 {
-				return 0
-			}
-			at = i
-		case c <= ' ':
-			return 0
-		case at == 0:
+	for ; v[at] != '@'; at++ {
+		if v[at] <= ' ' {
+			return len(v)
+		}
+	}
+	for i := at + 1; i < len(v); i++ {
+		switch c := v[i]; {
 		case c == '.':
 			point = i
 		case (c|0x20)-'a' >= 26 && c-'0' >= 10 && c != '-':
-			return 0
+			return len(v)
 		}
 	}
-	if point > at+1 && point+1 < len(v) {
+	if at > 0 && point > at+1 && point+1 < len(v) {
 		return at
 	}
-	return 0
+	return len(v)
 }
 
 func main() {}

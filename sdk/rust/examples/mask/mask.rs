@@ -40,22 +40,19 @@ impl Plugin for Mask {
             Some(x) if n == e.width => x,
             _ => return e.fail("the columns are not described, or too many"),
         };
-        let (mut cell, mut masked) = (0, 0);
-        for _ in 0..e.rows {
-            for &null in nulled {
-                match e.value(cell).map(|v| v.len()) {
-                    None | Some(0) if !null => {}
-                    None => {}
-                    Some(_) => {
-                        if null {
-                            e.set_null(cell);
-                        } else if let Some(v) = e.edit(cell) {
-                            mask(v);
-                        }
-                        masked += 1;
-                    }
-                }
-                cell += 1;
+        let mut masked = 0;
+        e.edit_each(|column, v| {
+            let change = !nulled[column] && !v.is_empty();
+            if change {
+                mask(v);
+                masked += 1;
+            }
+            change
+        });
+        for cell in 0..if nulled.contains(&true) { e.cells() } else { 0 } {
+            if nulled[cell % n] && e.value(cell).is_some() {
+                e.set_null(cell);
+                masked += 1;
             }
         }
         if masked > 0 && !e.comes_again() {
@@ -65,7 +62,7 @@ impl Plugin for Mask {
 }
 
 fn mask(v: &mut [u8]) {
-    let end = at_sign(v).unwrap_or(v.len());
+    let end = if weir::has(v, b'@') { at_sign(v).unwrap_or(v.len()) } else { v.len() };
     let mut keep = 1;
     if v[0] >= 0xc0 {
         // the first character is of several bytes
@@ -74,31 +71,25 @@ fn mask(v: &mut [u8]) {
     if keep >= end {
         keep = 0; // there is no more than it: it would tell all
     }
-    for c in &mut v[keep..end] {
-        *c = b'*';
-    }
+    weir::fill(&mut v[keep..end], b'*');
 }
 
 /// Where the '@' of an e-mail address is: no space anywhere, a domain with a point after it.
 fn at_sign(v: &[u8]) -> Option<usize> {
-    let (mut at, mut point) = (0, 0);
-    for (i, &c) in v.iter().enumerate() {
-        if c == b'@' {
-            if at > 0 || i == 0 {
-                return None;
-            }
-            at = i;
-        } else if c <= b' ' {
+    let at = v.iter().position(|&c| c == b'@' || c <= b' ')?;
+    if at == 0 || v[at] != b'@' {
+        return None;
+    }
+    let mut point = 0;
+    for i in at + 1..v.len() {
+        let c = v[i];
+        if c == b'.' {
+            point = i;
+        } else if (c | 32).wrapping_sub(b'a') >= 26 && c.wrapping_sub(b'0') >= 10 && c != b'-' {
             return None;
-        } else if at > 0 {
-            if c == b'.' {
-                point = i;
-            } else if !c.is_ascii_alphanumeric() && c != b'-' {
-                return None;
-            }
         }
     }
-    if point > at + 1 && point + 1 < v.len() && at > 0 {
+    if point > at + 1 && point + 1 < v.len() {
         Some(at)
     } else {
         None
