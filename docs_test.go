@@ -179,6 +179,16 @@ func TestReadme(t *testing.T) {
 			if last.kind == "sh" && checked {
 				compare(t, b, here.Replace(b.text()), printed)
 			}
+		case "yaml": // a part of a configuration: it has to pass beside what there is
+			dir := strings.TrimSpace(sh.must(t, "pwd"))
+			text, err := os.ReadFile(filepath.Join(dir, "weir.yaml"))
+			if err == nil {
+				err = os.WriteFile(filepath.Join(dir, "part.yaml"), append(text, "\n"+b.text()+"\n"...), 0o600)
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			sh.must(t, "S3_ACCESS_KEY=a S3_SECRET_KEY=b weir check -c part.yaml && rm part.yaml")
 		case "diff":
 			patch(t, filepath.Join(strings.TrimSpace(sh.must(t, "pwd")), b.arg), b)
 		default:

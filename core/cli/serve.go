@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/signal"
 	"reflect"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -223,7 +224,8 @@ func reloadable(now, next *config.Config) error {
 		{"listen.listener_connections", now.Listen.ListenerConnections, next.Listen.ListenerConnections},
 		{"listen.unsigned_in_per_source", now.Listen.UnsignedPerSourceMax, next.Listen.UnsignedPerSourceMax},
 		{"journal.nats", now.Journal.NATS, next.Journal.NATS},
-		{"archive", paths(now), paths(next)},
+		{"archive", stores(now), stores(next)},
+		{"plugin_memory", now.PluginMemory, next.PluginMemory},
 	} {
 		if !reflect.DeepEqual(part.was, part.would) {
 			problems = append(problems, next.Problem(part.path, "cannot be changed by a reload", "restart the gateway"))
@@ -235,9 +237,10 @@ func reloadable(now, next *config.Config) error {
 	return nil
 }
 
-func paths(c *config.Config) (out []string) {
-	for _, s := range c.Archive {
-		out = append(out, s.Kind, s.Path)
+func stores(c *config.Config) []config.Archive {
+	out := slices.Clone(c.Archive)
+	for i := range out {
+		out[i].Rest = nil // which knows the lines that it stood in
 	}
 	return out
 }

@@ -51,6 +51,7 @@ const (
 	// is locked.
 	catalogPatience = 250 * time.Millisecond
 	maxRelations    = 100_000 // kept at a time
+	maxChildren     = 1000    // partitions and children of one table that are named; 1001 are asked for
 	keptShapes      = 4096
 )
 
@@ -111,6 +112,13 @@ select c.oid, n.nspname, c.relname,
             union select i.inhparent from pg_catalog.pg_inherits i join up on i.inhrelid = up.parent)
         select pg_catalog.string_agg(pn.nspname || '.' || pc.relname, E'\n')
         from up join pg_catalog.pg_class pc on pc.oid = up.parent join pg_catalog.pg_namespace pn on pn.oid = pc.relnamespace),
+       case when c.relhassubclass then (with recursive down(child) as (
+            select i.inhrelid from pg_catalog.pg_inherits i where i.inhparent = c.oid
+            union select i.inhrelid from pg_catalog.pg_inherits i join down on i.inhparent = down.child)
+        select pg_catalog.string_agg(few.name, E'\n') from (
+            select pn.nspname || '.' || pc.relname as name
+            from down join pg_catalog.pg_class pc on pc.oid = down.child join pg_catalog.pg_namespace pn on pn.oid = pc.relnamespace
+            limit 1001) few) end,
        a.attnum, a.attname,
        case when a.attgenerated <> '' then coalesce(
            (select pg_catalog.pg_get_expr(d.adbin, d.adrelid) from pg_catalog.pg_attrdef d where d.adrelid = a.attrelid and d.adnum = a.attnum), '?') end
@@ -140,14 +148,14 @@ func (c *database) relations(ctx context.Context, condition string) (map[uint32]
 	}
 	found := map[uint32]*relation{}
 	for _, row := range rows {
-		if len(row) != 8 {
+		if len(row) != 9 {
 			return nil, errors.New("postgres: the catalog's answer has another shape")
 		}
 		oid, err := strconv.ParseUint(text(row[0]), 10, 32)
 		if err != nil {
 			return nil, errors.New("postgres: the catalog's answer has another kind of value")
 		}
-		attr, err := strconv.ParseUint(text(row[5]), 10, 16)
+		attr, err := strconv.ParseUint(text(row[6]), 10, 16)
 		if err != nil {
 			return nil, errors.New("postgres: the catalog's answer has another kind of value")
 		}
@@ -157,15 +165,18 @@ func (c *database) relations(ctx context.Context, condition string) (map[uint32]
 				Relation:   sql.Relation{Schema: text(row[1]), Name: text(row[2]), View: text(row[3]), Parents: lines(text(row[4]))},
 				attributes: map[uint16]string{},
 			}
+			if r.Children = lines(text(row[5])); len(r.Children) > maxChildren {
+				r.Children, r.Numerous = nil, true
+			}
 			found[uint32(oid)] = r
 		}
-		r.Columns = append(r.Columns, text(row[6]))
-		r.attributes[uint16(attr)] = text(row[6])
-		if row[7] != nil {
+		r.Columns = append(r.Columns, text(row[7]))
+		r.attributes[uint16(attr)] = text(row[7])
+		if row[8] != nil {
 			if r.Generated == nil {
 				r.Generated = map[string]string{}
 			}
-			r.Generated[text(row[6])] = *row[7]
+			r.Generated[text(row[7])] = *row[8]
 		}
 	}
 	return found, nil
@@ -421,6 +432,12 @@ func (c *catalog) columns(ctx context.Context, fields []field, formats []int16, 
 			}
 			for _, p := range r.Parents {
 				col.Lineage = append(col.Lineage, core.Origin{Table: p, Column: name})
+			}
+			for _, child := range r.Children { // its rows are in the answer, too
+				col.Lineage = append(col.Lineage, core.Origin{Table: child, Column: name})
+			}
+			if r.Numerous {
+				col.Lineage = append(col.Lineage, sql.Anything)
 			}
 		}
 	}

@@ -22,6 +22,8 @@ type Relation struct {
 	Columns      []string          // in order
 	View         string            // of a view: the query that defines it
 	Parents      []string          // qualified names of the tables that it is a partition or child of
+	Children     []string          // and of those that are partitions or children of it, at any depth
+	Numerous     bool              // it has more children than are named
 	Generated    map[string]string // columns that are computed from others of their row: the expressions
 }
 
@@ -117,6 +119,9 @@ type lineage struct {
 	ctes    []*item
 	depth   int
 	uses    *uses // nil: only the lineage of outputs is asked for
+	// reached are, by the relation that the statement names, those that its rows come from or go to. nil: not asked for
+	reached map[string]map[string]bool
+	root    string // the relation that the statement names, while one is looked at
 }
 
 // maxDepth bounds how deep queries and views may nest.
@@ -610,6 +615,7 @@ func folded(cols []output) (out []output) {
 
 // relation returns a relation's columns with where they come from.
 func (l *lineage) relation(r *Relation) *item {
+	defer l.reaches(r)()
 	it := &item{name: r.Name, schema: r.Schema, all: origins{}, base: true}
 	if r.View != "" {
 		u := l.uses // what a view does inside is its owner's
@@ -643,6 +649,12 @@ func (l *lineage) relation(r *Relation) *item {
 		for _, p := range r.Parents {
 			o.from[core.Origin{Table: p, Column: c}] = true
 		}
+		for _, child := range r.Children {
+			o.from[core.Origin{Table: child, Column: c}] = true
+		}
+		if r.Numerous {
+			o.from[Anything] = true
+		}
 		it.columns = append(it.columns, o)
 		it.all.add(o.from)
 	}
@@ -654,6 +666,29 @@ func (l *lineage) relation(r *Relation) *item {
 		}
 	}
 	return it
+}
+
+// reaches notes that a relation is reached, by itself or through the one that the statement names, whether any of its
+// columns is used or not. What it returns is called when the relation has been looked at.
+func (l *lineage) reaches(r *Relation) func() {
+	if l.reached == nil {
+		return func() {}
+	}
+	name, was := r.Schema+"."+r.Name, l.root
+	if was == "" {
+		l.root = name
+	}
+	set := l.reached[l.root]
+	if set == nil {
+		set = map[string]bool{}
+		l.reached[l.root] = set
+	}
+	for _, n := range slices.Concat([]string{name}, r.Parents, r.Children) {
+		if n != l.root {
+			set[n] = true
+		}
+	}
+	return func() { l.root = was }
 }
 
 // generated returns the base columns of a row that a generated column is computed from.

@@ -2,6 +2,7 @@ package sql
 
 import (
 	"context"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -17,21 +18,32 @@ type Uses struct {
 	Indirect    []core.Origin // they decide about the answer without being in it: conditions, joins, groups, order
 	Copied      []core.Origin // their values are written somewhere else
 	Transformed []core.Origin // they are in the answer inside an expression
+	// Reached are the tables that rows come from or go to beside those that are named, by the one that leads to them: what
+	// lies under a view, partitions and children, and what they are of.
+	Reached map[string][]string
 }
 
 // Uses reads how a text's statements use columns. What cannot be followed is Anything.
 func (r *Reader) Uses(ctx context.Context, text string, c Catalog) *Uses {
 	u := &uses{columns: origins{}, indirect: origins{}, copied: origins{}, transformed: origins{}}
 	tree, err := r.parse(ctx, text)
+	reached := map[string]map[string]bool{}
 	if err != nil {
 		u.anything()
 	} else {
 		for i := range tree.Stmts {
-			l := &lineage{ctx: ctx, reader: r, catalog: c, uses: u}
+			l := &lineage{ctx: ctx, reader: r, catalog: c, uses: u, reached: reached}
 			l.statement(tree.Stmts[i].Stmt, nil)
 		}
 	}
-	return &Uses{Columns: u.columns.list(), Indirect: u.indirect.list(), Copied: u.copied.list(), Transformed: u.transformed.list()}
+	all := &Uses{
+		Columns: u.columns.list(), Indirect: u.indirect.list(), Copied: u.copied.list(), Transformed: u.transformed.list(),
+		Reached: make(map[string][]string, len(reached)),
+	}
+	for root, set := range reached {
+		all.Reached[root] = slices.Sorted(maps.Keys(set))
+	}
+	return all
 }
 
 // uses is what a lineage collects of a whole statement on its way.
@@ -330,8 +342,8 @@ func (l *lineage) copyStatement(f node, outer *scope) {
 	}
 }
 
-// Spread gives each table of a command its part of the uses. Base tables that are reached through a view, a partition or
-// a child are added, with the use "through".
+// Spread gives each table of a command its part of the uses. Tables that are reached through a view, a partition, a child
+// or a parent are added, with the use "through" and those of the table that leads to them.
 func (u *Uses) Spread(resources []core.Resource) []core.Resource {
 	at := map[string][]int{}
 	named := map[int]bool{} // their columns are the uses', not those that were named without the catalog
@@ -342,6 +354,20 @@ func (u *Uses) Spread(resources []core.Resource) []core.Resource {
 		}
 	}
 	direct := len(out)
+	for i := range direct {
+		if out[i].Kind != "table" {
+			continue
+		}
+		for _, name := range u.Reached[out[i].Name] {
+			if len(at[name]) == 0 {
+				at[name] = []int{len(out)}
+				out = append(out, core.Resource{Kind: "table", Name: name, Use: []string{"through"}})
+			}
+			if k := at[name][0]; k >= direct { // one that is named itself has uses of its own
+				out[k].Use = addAll(out[k].Use, out[i].Use)
+			}
+		}
+	}
 	add := func(i int, field func(*core.Resource) *[]string, column string) {
 		r := &out[i]
 		if !named[i] {
