@@ -10,6 +10,7 @@ import (
 	"runtime/debug"
 	"slices"
 	"strconv"
+	"sync/atomic"
 
 	"github.com/weir-gateway/weir/core"
 	"github.com/weir-gateway/weir/core/mask"
@@ -46,6 +47,13 @@ type step struct {
 	sub   core.Subscription
 	kinds core.Kinds
 	pass  bool
+	limit *atomic.Pointer[limited] // the last one that it named: it is nearly always the same
+}
+
+// limited is a limit as the record has it.
+type limited struct {
+	limit core.Limit
+	text  string
 }
 
 var (
@@ -76,7 +84,7 @@ func (o Options) New(steps ...Step) (*Chain, error) {
 	var problems []error
 	names := map[string]bool{}
 	for i, s := range steps {
-		st := step{Step: s, kinds: all}
+		st := step{Step: s, kinds: all, limit: new(atomic.Pointer[limited])}
 		switch {
 		case s.Name == "":
 			problems = append(problems, fmt.Errorf("chain: step %d has no name", i+1))
@@ -268,14 +276,12 @@ func zero(v *core.Verdict) bool {
 // merge folds one step's answer into the chain's, under the step's name. Answers may be shared (a policy caches its
 // own), so nothing of a is changed.
 func (c *Chain) merge(v *core.Verdict, st *step, a *core.Verdict) {
-	said := map[string]bool{}
 	for _, d := range a.Decisions {
 		d.Step = st.Name
-		said[d.Action] = true
 		v.Decisions = append(v.Decisions, d)
 	}
 	note := func(action, rule, detail string) {
-		if !said[action] {
+		if !slices.ContainsFunc(a.Decisions, func(d core.Decision) bool { return d.Action == action }) {
 			v.Decisions = append(v.Decisions, core.Decision{Step: st.Name, Action: action, Rule: rule, Detail: detail})
 		}
 	}
@@ -300,7 +306,7 @@ func (c *Chain) merge(v *core.Verdict, st *step, a *core.Verdict) {
 	}
 	if a.Limit != (core.Limit{}) {
 		v.Limit = v.Limit.Merge(a.Limit)
-		note("limit", "", limitText(a.Limit))
+		note("limit", "", st.limitText(a.Limit))
 	}
 	if a.Record != core.LevelUnset {
 		v.Record = max(v.Record, a.Record)
@@ -323,6 +329,15 @@ func deny(v *core.Verdict, d *core.Denial) {
 	}
 	v.Deny = d
 	v.Decisions = append(v.Decisions, core.Decision{Step: d.Step, Action: "deny", Rule: d.Rule, Detail: d.Reason})
+}
+
+func (st *step) limitText(l core.Limit) string {
+	if last := st.limit.Load(); last != nil && last.limit == l {
+		return last.text
+	}
+	text := limitText(l)
+	st.limit.Store(&limited{l, text})
+	return text
 }
 
 func limitText(l core.Limit) string {

@@ -54,7 +54,7 @@ func AppendSeal(payload []byte, s Seal) []byte {
 func decodeSeal(b []byte) (Seal, error) {
 	var s Seal
 	d := decoder{b: b}
-	s.End = core.End(d.word())
+	s.End = core.End(d.word(nil))
 	s.Records = d.uvarint()
 	s.Blocks = d.uvarint()
 	copy(s.Root[:], d.take(32))

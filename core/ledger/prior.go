@@ -19,6 +19,30 @@ const (
 type Prior struct {
 	passing bool // what is decoded is of no use once the next is
 	facts   [core.KindOpaque + 1][]byte
+	words   map[string]string // texts that decisions were made of
+}
+
+// Bounds of the texts that are kept, and of one of them in bytes.
+const (
+	maxWords  = 256
+	shortWord = 128
+)
+
+func (p *Prior) word(b []byte) string {
+	if p == nil || len(b) > shortWord {
+		return string(b)
+	}
+	if s, ok := p.words[string(b)]; ok {
+		return s
+	}
+	s := string(b)
+	if len(p.words) < maxWords {
+		if p.words == nil {
+			p.words = map[string]string{}
+		}
+		p.words[s] = s
+	}
+	return s
 }
 
 // shared returns how many bytes of facts need not be written.

@@ -86,12 +86,13 @@ func DecodeRecord(b []byte, r *core.Record, prior *Prior) (elapsed time.Duration
 		d.fail(errTooLong)
 		n = 0
 	}
-	r.Decisions = nil
-	if n > 0 {
-		r.Decisions = make([]core.Decision, n)
-		for i := range r.Decisions {
-			r.Decisions[i] = core.Decision{Step: d.word(), Action: d.word(), Rule: d.word(), Detail: d.word()}
-		}
+	if prior != nil && prior.passing {
+		r.Decisions = r.Decisions[:0]
+	} else {
+		r.Decisions = nil
+	}
+	for range n {
+		r.Decisions = append(r.Decisions, core.Decision{Step: d.word(prior), Action: d.word(prior), Rule: d.word(prior), Detail: d.word(prior)})
 	}
 	shared := uint64(0)
 	if kind&flagShared != 0 {
@@ -195,4 +196,5 @@ func (d *decoder) bytes(limit uint64) []byte {
 	return v
 }
 
-func (d *decoder) word() string { return string(d.bytes(maxWord)) }
+// word reads a text, which prior may have already: a session's decisions say the same again and again.
+func (d *decoder) word(prior *Prior) string { return prior.word(d.bytes(maxWord)) }
