@@ -231,13 +231,32 @@ func FuzzDecodeBlock(f *testing.F) {
 	b, _ = enc.Encode(core.BlockHeader{Session: "a"}, 0, p)
 	f.Add(b.Bytes)
 	f.Add([]byte(magic))
+	var prior Prior
+	r.Facts = bytes.Repeat([]byte("f"), 64)
+	p = AppendPiece(nil, AppendRecord(nil, &r, 1, &prior), false)
+	r.Seq, r.Facts = 1, append(r.Facts, "and more"...)
+	p = AppendPiece(p, AppendRecord(nil, &r, 1, &prior), false)
+	b, _ = enc.Encode(core.BlockHeader{Session: "a", LastSeq: 1}, 0, p)
+	f.Add(b.Bytes)
 	f.Fuzz(func(t *testing.T, data []byte) {
 		h, err := ParseBlock(data)
 		if err != nil {
 			return
 		}
 		var d Decoder
-		_ = d.Decode(&h, func(*core.Record, time.Duration) error { return nil })
+		var facts [][]byte
+		err = d.Decode(&h, func(r *core.Record, _ time.Duration) error { facts = append(facts, r.Facts); return nil })
+		passing, n := Decoder{Passing: true}, 0
+		err2 := passing.Decode(&h, func(r *core.Record, _ time.Duration) error {
+			if !bytes.Equal(r.Facts, facts[n]) {
+				t.Fatalf("record %d reads in passing as %q, and else as %q", n, r.Facts, facts[n])
+			}
+			n++
+			return nil
+		})
+		if (err == nil) != (err2 == nil) || n != len(facts) {
+			t.Fatalf("%v, in passing %v", err, err2)
+		}
 		_, _ = h.Tail()
 		_, _ = h.ReadSeal()
 	})
