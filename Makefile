@@ -42,6 +42,10 @@ bench-policies: ## what a policy costs: kept and not, 1,000 rules, a reload of 1
 	go build -o bin/bench-policies ./core/opa/bench
 	bin/bench-policies -o policies/BENCHMARKS.md
 
+.PHONY: bench-index
+bench-index: ## what `weir sessions` takes over 100,000 sessions; fails over 100 ms (SESSIONS=n)
+	go test -count 1 -v -timeout 30m -run '^TestQuick$$' ./core/archive/index -sessions $(or $(SESSIONS),100000)
+
 .SECONDEXPANSION:
 plugins/%.wasm: $$(shell find plugins/$$(*D) plugins/pii/detect sdk/go -name '*.go' -not -name '*_test.go') go.mod
 	@echo "building $@"
@@ -63,6 +67,16 @@ bin/demo bin/agent-loop: $(GO_FILES) $(EMBEDDED) go.mod
 .PHONY: demo
 demo: bin/weir bin/demo bin/agent-loop ## an agent's session, guarded, masked, recorded and replayed (KEEP=1 leaves it up)
 	bin/demo -bin bin $(if $(KEEP),-keep)
+
+.PHONY: cluster
+cluster: bin/weir ## three NATS servers, two gateways, two archive workers; one of each is killed under load (KEEP=1 leaves it up)
+	go build -o bin/cluster ./examples/cluster
+	bin/cluster -weir bin/weir $(if $(KEEP),-keep)
+
+.PHONY: torture
+torture: bin/weir ## break a cluster at random under load, and see that nothing is lost (KILLS=1000 RECORDS=n WITHIN=2h FLIPS=1)
+	go build -o bin/torture ./examples/cluster/torture
+	WEIR_BINARY=bin/weir bin/torture -kills $(or $(KILLS),1000) -records $(or $(RECORDS),0) -within $(or $(WITHIN),0) $(if $(FLIPS),-flips)
 
 .PHONY: test
 test: plugins sdks-here ## every test; installs PostgreSQL from the distribution when there is none

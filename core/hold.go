@@ -253,7 +253,7 @@ func (s *Session) await(ctx context.Context, e *Event, a *Approval, until time.T
 				}
 			}
 		case <-s.draining:
-			return last, "the gateway is stopping"
+			return last, s.Leaving()
 		case <-ctx.Done():
 			return last, "the session ends: " + context.Cause(ctx).Error()
 		case <-over.C:

@@ -53,9 +53,19 @@ type Parser interface {
 	Parse(ctx context.Context, text string) ([]*Command, error)
 }
 
-// Connector is a Protocol that can tell a client how to reach a target: lines to copy, and environment variables.
+// Connector is a Protocol that can tell a client how to reach a target: a line to copy, which holds no token, and the
+// environment variables by which the protocol's usual clients find it, the contact's token among them. An empty value is a
+// variable that must not be set.
 type Connector interface {
-	Connect(t *Target, addr string) (line string, env map[string]string)
+	Connect(t *Target, c Contact) (line string, env map[string]string)
+}
+
+// Contact is how a client reaches a listener.
+type Contact struct {
+	Address string // host:port
+	CA      string // file of the certificate authority that the listener's certificate is from; empty: one that clients know
+	User    string // who the client is, for protocols that need a name as well
+	Token   string // may be empty
 }
 
 // Sandbox is a Protocol that can speak a recording: it answers a client from the records of one session.
@@ -102,7 +112,9 @@ type Identity struct {
 	Run     string         `json:"run,omitempty"` // the run that the token was made for
 	// Targets are the only targets that the token was made for; none: no such bound.
 	Targets []string  `json:"targets,omitempty"`
-	Expires time.Time `json:"-"` // zero: never
+	Token   string    `json:"token,omitempty"`  // the token's id (jti), by which it can be revoked; not the token
+	Parent  string    `json:"parent,omitempty"` // the id of the token that this one was made out of, for a run
+	Expires time.Time `json:"-"`                // zero: never
 }
 
 // Target is an upstream as configured. It is not changed after a Handler has been made for it.
@@ -120,9 +132,21 @@ type Target struct {
 	// AllowIncomplete lets commands pass whose facts are incomplete.
 	AllowIncomplete bool
 	Hold            Holding // what a client sees of a command that has to be approved
+	OnExpiry        Expiry  // what becomes of an open session whose token expires
 	// Decode decodes the target's protocol-specific settings strictly into v, with file and line in its errors.
 	Decode func(v any) error
 }
+
+// Expiry says what becomes of an open session when its token expires, a minute's grace for the clocks included.
+type Expiry string
+
+// The ways. The empty one is ExpiryRefuse.
+const (
+	ExpiryRefuse Expiry = "refuse" // the connection stays, and every further command is refused
+	ExpiryDrain  Expiry = "drain"  // it may finish its command and transaction within limits.drain, then it is closed
+	ExpiryClose  Expiry = "close"  // it is closed at once
+	ExpiryKeep   Expiry = "keep"   // it goes on: the token counts when it is shown
+)
 
 // Upstream is where a target is.
 type Upstream struct {
@@ -158,6 +182,7 @@ const (
 type Credential struct {
 	User     string
 	Password string
+	Rotates  bool // it may be another one in a moment: worth asking again when it is refused
 }
 
 // String never shows the password.

@@ -27,6 +27,7 @@ type Session struct {
 	recorder  Recorder
 	approvals Approvals
 	draining  <-chan struct{}
+	leaving   func() string
 	closed    func(*Session)
 
 	scratch [2]scratch // by direction; not FromGateway, which several goroutines may be at
@@ -58,6 +59,7 @@ type SessionConfig struct {
 	Chain    Plugin          // nil passes everything
 	Recorder Recorder        // nil keeps nothing
 	Draining <-chan struct{} // closed when the session should end at its next quiet moment
+	Leaving  func() string   // says why; nil or empty: the gateway is stopping
 	Closed   func(*Session)  // called once, by Close
 	// Approvals is asked about what a verdict holds; nil: that is refused.
 	Approvals Approvals
@@ -67,7 +69,7 @@ type SessionConfig struct {
 
 // Begin wires s. It must be called once, before the first Check.
 func (s *Session) Begin(c SessionConfig) {
-	s.chain, s.recorder, s.draining, s.closed = c.Chain, c.Recorder, c.Draining, c.Closed
+	s.chain, s.recorder, s.draining, s.leaving, s.closed = c.Chain, c.Recorder, c.Draining, c.Leaving, c.Closed
 	s.approvals = c.Approvals
 	s.level = s.Target.Record
 	if c.Tables {
@@ -303,6 +305,16 @@ func (s *Session) InTransaction() bool { return s.inTransaction.Load() }
 
 // Draining is closed when the session should end at its next quiet moment.
 func (s *Session) Draining() <-chan struct{} { return s.draining }
+
+// Leaving says why, once Draining is closed.
+func (s *Session) Leaving() string {
+	if s.leaving != nil {
+		if why := s.leaving(); why != "" {
+			return why
+		}
+	}
+	return "the gateway is stopping"
+}
 
 // Totals are a session's counts so far.
 type Totals struct {

@@ -220,7 +220,7 @@ func TestFromJournalToProof(t *testing.T) {
 	}
 	defer s.Close()
 	for range 2 {
-		if err := x.Rebuild(ctx, s); err != nil {
+		if err := x.Rebuild(ctx, s, nil); err != nil {
 			t.Fatal(err)
 		}
 	}

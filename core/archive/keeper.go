@@ -58,7 +58,7 @@ func (k *keeper) run(ctx context.Context, in <-chan jetstream.Msg) {
 		case m := <-in:
 			batch = k.add(batch, m)
 		case <-tick.C:
-			k.heads()
+			k.heads(ctx)
 			continue
 		}
 		batch = k.gather(ctx, batch, in)
@@ -187,6 +187,9 @@ func (k *keeper) follow(ctx context.Context, blocks []core.Block) error {
 	if err := k.seal(blocks); err != nil {
 		return err
 	}
+	if err := k.w.claim.tell(ctx); err != nil {
+		return err
+	}
 	if x := k.w.c.Index; x != nil {
 		if err := x.Add(ctx, k.store, blocks); err != nil && ctx.Err() == nil {
 			indexErrors.Inc()
@@ -247,7 +250,7 @@ func (k *keeper) seal(blocks []core.Block) error {
 }
 
 // heads signs how far the open sessions have got, so that a cut end shows before there is a seal.
-func (k *keeper) heads() {
+func (k *keeper) heads(ctx context.Context) {
 	if k.w.c.Ledger == nil || !k.first {
 		return
 	}
@@ -265,7 +268,11 @@ func (k *keeper) heads() {
 	if len(leaves) == 0 {
 		return
 	}
-	if err := k.w.c.Ledger.AppendAll(leaves); err != nil {
+	err := k.w.c.Ledger.AppendAll(leaves)
+	if err == nil {
+		err = k.w.claim.tell(ctx)
+	}
+	if err != nil && ctx.Err() == nil {
 		k.w.log.Error("archive: signed heads", "error", err)
 	}
 }

@@ -336,7 +336,8 @@ func TestMutations(t *testing.T) {
 		s.Close()
 		l.Close()
 	}
-	if r := verify(t, dir); !r.OK() || r.Sessions != 70 {
+	removeSome(t, dir, "late0-4", "late2-4")
+	if r := verify(t, dir); !r.OK() || r.Sessions != 68 || len(r.Removed) != 2 {
 		t.Fatalf("before any mutation: %+v", r)
 	}
 	key, _ := os.ReadFile(filepath.Join(dir, "keys", "ledger.pub"))
@@ -403,6 +404,39 @@ func TestMutations(t *testing.T) {
 	r, err := ledger.Verify(context.Background(), ledger.VerifyConfig{Store: s, LedgerDir: filepath.Join(dir, "ledger"), PublicKey: string(key), Checkpoint: kept})
 	if err != nil || r.OK() {
 		t.Fatalf("the roll-back was not found: %v", err)
+	}
+}
+
+// removeSome removes sessions as retention does, with a tombstone each, and puts another one under legal hold.
+func removeSome(t *testing.T, dir string, ids ...string) {
+	t.Helper()
+	s, err := file.Open(filepath.Join(dir, "archive"), file.Options{SegmentSize: 4096})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	l, err := ledger.Open(filepath.Join(dir, "ledger"), filepath.Join(dir, "keys"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	var leaves []ledger.Leaf
+	deed := func(id string, k ledger.LeafKind) {
+		b, err := s.Last(context.Background(), id)
+		if err != nil {
+			t.Fatal(err)
+		}
+		leaves = append(leaves, ledger.LeafOf(b, core.EndClosed, time.Time{}).Done(k, "ops", "test", time.Unix(9, 0)))
+	}
+	deed("late1-2", ledger.LeafHold)
+	for _, id := range ids {
+		deed(id, ledger.LeafGone)
+	}
+	if err := l.AppendAll(leaves); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Remove(context.Background(), ids); err != nil {
+		t.Fatal(err)
 	}
 }
 

@@ -11,6 +11,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/weir-gateway/weir/core"
@@ -41,6 +42,10 @@ type Config struct {
 	PurgeEvery time.Duration
 	// HeadEvery is how often an open session that goes on gets a signed head at most. Default 5 s.
 	HeadEvery time.Duration
+	// Cluster says that the streams are those of a JetStream that other processes use as well: the worker claims them
+	// for its ledger, and answers gateways that ask how far a session got.
+	Cluster  bool
+	Replicas int // of the claim's stream; default 1
 }
 
 // Worker is the running consumers.
@@ -48,7 +53,8 @@ type Worker struct {
 	c       Config
 	log     *slog.Logger
 	streams []jetstream.Stream
-	feeds   [][]*feed     // by store, by stream
+	feeds   [][]*feed // by store, by stream
+	claim   *claim
 	hurried chan struct{} // closed when what is gathered has to be stored now
 	stop    context.CancelFunc
 	wg      sync.WaitGroup
@@ -56,8 +62,19 @@ type Worker struct {
 
 // feed is one store's consumer on one stream.
 type feed struct {
+	stream jetstream.Stream
+	name   string // of the stream
+	store  Named
+
+	mu       sync.Mutex
 	consumer jetstream.Consumer
-	messages jetstream.MessagesContext
+}
+
+func (f *feed) info(ctx context.Context) (*jetstream.ConsumerInfo, error) {
+	f.mu.Lock()
+	cons := f.consumer
+	f.mu.Unlock()
+	return cons.Info(ctx)
 }
 
 const (
@@ -67,6 +84,10 @@ const (
 	// gathers, and that is far away, has longer.
 	ackWait    = 3 * time.Second
 	ackWaitFar = 30 * time.Second
+	pullExpiry = 5 * time.Second
+	// startTime bounds how long a worker waits for an answer that it needs to start, startTry one try.
+	startTime = 30 * time.Second
+	startTry  = 3 * time.Second
 )
 
 // Start makes the consumers where they are missing, and begins.
@@ -84,6 +105,67 @@ func Start(ctx context.Context, js jetstream.JetStream, c Config) (*Worker, erro
 		c.HeadEvery = 5 * time.Second
 	}
 	w := &Worker{c: c, log: c.Log, feeds: make([][]*feed, len(c.Stores)), hurried: make(chan struct{})}
+	err := persist(ctx, func(ctx context.Context) (err error) {
+		w.streams, err = streams(ctx, js)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	if len(w.streams) == 0 {
+		return nil, errors.New("archive: there are no journal streams: open the journal first")
+	}
+	if c.Cluster {
+		if c.Ledger == nil {
+			return nil, errors.New("archive: a cluster's worker takes a ledger")
+		}
+		if w.claim, err = newClaim(ctx, js, c.Ledger, c.Replicas); err != nil {
+			return nil, err
+		}
+	}
+	for i, store := range c.Stores {
+		if !ledger.ValidSession(store.Name) {
+			return nil, fmt.Errorf("archive: %q cannot name a store: letters, digits, - and _", store.Name)
+		}
+		for _, s := range w.streams {
+			var cons jetstream.Consumer
+			err := persist(ctx, func(ctx context.Context) (err error) {
+				cons, err = consumer(ctx, s, store, c.Log)
+				return err
+			})
+			if err != nil {
+				return nil, fmt.Errorf("archive: consumer of %s on %s: %w", store.Name, s.CachedInfo().Config.Name, err)
+			}
+			w.feeds[i] = append(w.feeds[i], &feed{stream: s, name: s.CachedInfo().Config.Name, store: store, consumer: cons})
+		}
+	}
+	run, stop := context.WithCancel(context.Background())
+	w.stop = stop
+	if w.claim != nil {
+		if err := errors.Join(w.claim.answer(run), journal.AnswerLast(run, js.Conn(), owned{c.Stores[0].Store, w.claim}, c.Log)); err != nil {
+			stop()
+			return nil, err
+		}
+	}
+	for i := range c.Stores {
+		in := make(chan jetstream.Msg, batchBlocks)
+		for _, f := range w.feeds[i] {
+			m, err := f.consumer.Messages(jetstream.PullMaxMessages(batchBlocks), jetstream.PullExpiry(pullExpiry))
+			if err != nil {
+				stop()
+				return nil, fmt.Errorf("archive: consumer of %s: %w", c.Stores[i].Name, err)
+			}
+			w.wg.Go(func() { w.pull(run, f, m, in) })
+		}
+		k := &keeper{w: w, store: c.Stores[i], first: i == 0, open: map[string]*openHead{}}
+		w.wg.Go(func() { k.run(run, in) })
+	}
+	w.wg.Go(func() { w.purger(run) })
+	return w, nil
+}
+
+// streams finds the journal's streams.
+func streams(ctx context.Context, js jetstream.JetStream) (all []jetstream.Stream, err error) {
 	names := js.StreamNames(ctx, jetstream.WithStreamListSubject(journal.SubjectPrefix+">"))
 	for name := range names.Name() {
 		if !strings.HasPrefix(name, journal.StreamPrefix) {
@@ -93,44 +175,34 @@ func Start(ctx context.Context, js jetstream.JetStream, c Config) (*Worker, erro
 		if err != nil {
 			return nil, fmt.Errorf("archive: stream %s: %w", name, err)
 		}
-		w.streams = append(w.streams, s)
+		all = append(all, s)
 	}
 	if err := names.Err(); err != nil {
 		return nil, fmt.Errorf("archive: streams: %w", err)
 	}
-	if len(w.streams) == 0 {
-		return nil, errors.New("archive: there are no journal streams: open the journal first")
-	}
-	for i, store := range c.Stores {
-		if !ledger.ValidSession(store.Name) {
-			return nil, fmt.Errorf("archive: %q cannot name a store: letters, digits, - and _", store.Name)
+	return all, nil
+}
+
+// persist asks again while nobody answers: what is asked of a cluster that has no leader just now is never answered.
+func persist(ctx context.Context, ask func(context.Context) error) error {
+	ctx, cancel := context.WithTimeout(ctx, startTime)
+	defer cancel()
+	for {
+		try, end := context.WithTimeout(ctx, startTry)
+		err := ask(try)
+		end()
+		var api *jetstream.APIError
+		silent := errors.Is(err, context.DeadlineExceeded) || errors.Is(err, nats.ErrTimeout) || errors.Is(err, nats.ErrNoResponders) ||
+			errors.Is(err, jetstream.ErrNoStreamResponse) || errors.As(err, &api) && (api.Code >= 500 || api.ErrorCode == noPeers)
+		if err == nil || !silent || ctx.Err() != nil {
+			return err
 		}
-		for _, s := range w.streams {
-			cons, err := consumer(ctx, s, store, c.Log)
-			if err != nil {
-				return nil, fmt.Errorf("archive: consumer of %s on %s: %w", store.Name, s.CachedInfo().Config.Name, err)
-			}
-			w.feeds[i] = append(w.feeds[i], &feed{consumer: cons})
+		select {
+		case <-ctx.Done():
+			return err
+		case <-time.After(100 * time.Millisecond):
 		}
 	}
-	run, stop := context.WithCancel(context.Background())
-	w.stop = stop
-	for i := range c.Stores {
-		in := make(chan jetstream.Msg, batchBlocks)
-		for _, f := range w.feeds[i] {
-			m, err := f.consumer.Messages(jetstream.PullMaxMessages(batchBlocks), jetstream.PullExpiry(5*time.Second))
-			if err != nil {
-				stop()
-				return nil, fmt.Errorf("archive: consumer of %s: %w", c.Stores[i].Name, err)
-			}
-			f.messages = m
-			w.wg.Go(func() { w.pull(run, m, in) })
-		}
-		k := &keeper{w: w, store: c.Stores[i], first: i == 0, open: map[string]*openHead{}}
-		w.wg.Go(func() { k.run(run, in) })
-	}
-	w.wg.Go(func() { w.purger(run) })
-	return w, nil
 }
 
 // consumer makes a store's consumer on a stream. One that is ahead of its stream, because an operator made the stream
@@ -152,8 +224,12 @@ func consumer(ctx context.Context, s jetstream.Stream, store Named, log *slog.Lo
 	if err != nil {
 		return nil, err
 	}
-	if floor, last := cons.CachedInfo().AckFloor.Stream, s.CachedInfo().State.LastSeq; floor > last {
-		log.Error("archive: a stream is behind its consumer; it is read from the start", "stream", s.CachedInfo().Config.Name, "store", store.Name, "acknowledged", floor, "last", last)
+	info, err := s.Info(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if floor, last := cons.CachedInfo().AckFloor.Stream, info.State.LastSeq; floor > last {
+		log.Error("archive: a stream is behind its consumer; it is read from the start", "stream", info.Config.Name, "store", store.Name, "acknowledged", floor, "last", last)
 		if err := s.DeleteConsumer(ctx, want.Durable); err != nil {
 			return nil, err
 		}
@@ -162,29 +238,55 @@ func consumer(ctx context.Context, s jetstream.Stream, store Named, log *slog.Lo
 	return cons, nil
 }
 
-// pull hands one consumer's messages on.
-func (w *Worker) pull(ctx context.Context, m jetstream.MessagesContext, in chan<- jetstream.Msg) {
-	defer m.Stop()
+// noPeers is the servers' code for too few of them: those that come up may be seen in a moment.
+const noPeers = jetstream.ErrorCode(10005)
+
+// pull hands one consumer's messages on. A consumer that is gone, because an operator deleted it or its stream, is made
+// anew: what it had not acknowledged comes again, and the store drops what it has.
+func (w *Worker) pull(ctx context.Context, f *feed, m jetstream.MessagesContext, in chan<- jetstream.Msg) {
+	defer func() { m.Stop() }()
 	for {
 		msg, err := m.Next(jetstream.NextContext(ctx))
-		if ctx.Err() != nil || errors.Is(err, jetstream.ErrMsgIteratorClosed) {
+		if ctx.Err() != nil {
 			return
 		}
-		if err != nil {
-			w.log.Warn("archive: reading from JetStream", "error", err)
+		if err == nil {
 			select {
+			case in <- msg:
 			case <-ctx.Done():
 				return
-			case <-time.After(250 * time.Millisecond):
 			}
 			continue
 		}
+		w.log.Warn("archive: reading from JetStream", "stream", f.name, "store", f.store.Name, "error", err)
 		select {
-		case in <- msg:
 		case <-ctx.Done():
 			return
+		case <-time.After(250 * time.Millisecond):
+		}
+		if !errors.Is(err, jetstream.ErrMsgIteratorClosed) {
+			continue // the next call says whether it was the end
+		}
+		if again, err := f.again(ctx, w.log); err == nil {
+			m = again
+		} else if ctx.Err() == nil {
+			w.log.Warn("archive: making a consumer anew", "stream", f.name, "store", f.store.Name, "error", err)
 		}
 	}
+}
+
+// again makes the feed's consumer where it is missing.
+func (f *feed) again(ctx context.Context, log *slog.Logger) (jetstream.MessagesContext, error) {
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	cons, err := consumer(ctx, f.stream, f.store, log)
+	if err != nil {
+		return nil, err
+	}
+	f.mu.Lock()
+	f.consumer = cons
+	f.mu.Unlock()
+	return cons.Messages(jetstream.PullMaxMessages(batchBlocks), jetstream.PullExpiry(pullExpiry))
 }
 
 // purger relieves the streams of what every store has acknowledged.
@@ -208,13 +310,13 @@ func (w *Worker) purge(ctx context.Context, done []uint64) error {
 	for i, s := range w.streams {
 		floor := uint64(1<<64 - 1)
 		for k := range w.c.Stores {
-			info, err := w.feeds[k][i].consumer.Info(ctx)
+			info, err := w.feeds[k][i].info(ctx)
 			if err != nil {
 				return err
 			}
 			floor = min(floor, info.AckFloor.Stream)
 		}
-		if floor <= done[i] {
+		if floor == done[i] {
 			continue
 		}
 		state, err := s.Info(ctx)
@@ -240,7 +342,7 @@ func (w *Worker) Lag() (uint64, error) {
 	for k := range w.c.Stores {
 		n := uint64(0)
 		for i := range w.streams {
-			info, err := w.feeds[k][i].consumer.Info(ctx)
+			info, err := w.feeds[k][i].info(ctx)
 			if err != nil {
 				return 0, fmt.Errorf("archive: %w", err)
 			}
@@ -252,11 +354,14 @@ func (w *Worker) Lag() (uint64, error) {
 	return most, nil
 }
 
+// Err says why the worker stores nothing any more: another process has taken its place. Nil: it works.
+func (w *Worker) Err() error { return w.claim.err() }
+
 // Drain returns when every store has what is in the streams now.
 func (w *Worker) Drain(ctx context.Context) error {
 	for {
 		n, err := w.Lag()
-		if err != nil {
+		if err = errors.Join(err, w.Err()); err != nil {
 			return err
 		}
 		if n == 0 {

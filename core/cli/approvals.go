@@ -1,16 +1,10 @@
 package cli
 
 import (
-	"bytes"
 	"cmp"
 	"context"
-	"encoding/json"
-	"errors"
 	"fmt"
-	"io"
 	"net/http"
-	"net/url"
-	"os"
 	"regexp"
 	"strings"
 	"time"
@@ -20,15 +14,12 @@ import (
 	"github.com/weir-gateway/weir/core"
 )
 
-// tokenEnv names the environment variable that the token of whoever answers is in.
-const tokenEnv = "WEIR_TOKEN"
-
 // approvalsWhat is what the commands about approvals share.
 type approvalsWhat struct{ config, tokenFile string }
 
 func (a *app) approvals() *cobra.Command {
 	var w approvalsWhat
-	long := "See and answer the queue of held commands. Who you are stands in a token, from --token-file or $" + tokenEnv + ". You see what\n" +
+	long := "See and answer the queue of held commands. Who you are stands in a token: --token-file, $" + tokenEnv + " or weir login. You see what\n" +
 		"you have asked for, and what you may answer: a rule names the groups or subjects that may, and nobody answers what is\n" +
 		"asked in their own name."
 	list := a.approvalsList(&w)
@@ -44,8 +35,7 @@ func (a *app) approvals() *cobra.Command {
 
 func (w *approvalsWhat) flags(c *cobra.Command) {
 	configFlag(c, &w.config)
-	c.Flags().StringVar(&w.tokenFile, "token-file", "", "`file` with your token (default $"+tokenEnv+")")
-	_ = c.MarkFlagFilename("token-file")
+	tokenFlag(c, &w.tokenFile)
 }
 
 func (a *app) approvalsList(w *approvalsWhat) *cobra.Command {
@@ -150,88 +140,24 @@ func (a *app) approvalsAnswer(w *approvalsWhat, approve bool) *cobra.Command {
 	return c
 }
 
-// token reads who asks. It is never an argument: those can be seen by everybody on the machine.
-func (w *approvalsWhat) token() (string, error) {
-	token := os.Getenv(tokenEnv)
-	if w.tokenFile != "" {
-		b, err := os.ReadFile(w.tokenFile)
-		if err != nil {
-			return "", use(fmt.Errorf("--token-file: %w", err))
-		}
-		token = string(b)
-	}
-	token = strings.TrimSpace(token)
-	if token == "" || strings.ContainsAny(token, "\r\n") {
-		return "", use(fmt.Errorf("this takes a token that says who you are: put it into a file for --token-file, or into $%s", tokenEnv))
-	}
-	return token, nil
-}
-
 // approvalID is what the id of a request looks like; none: the whole queue.
 var approvalID = regexp.MustCompile(`^[0-9a-z-]{0,32}$`)
 
 // ask asks the gateway that runs with this configuration.
 func (w *approvalsWhat) ask(ctx context.Context, method, what string, body, into any) error {
-	token, err := w.token()
-	if err != nil {
-		return err
-	}
 	cfg, err := load(w.config)
 	if err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
-	defer cancel()
+	token, err := tokenOf(ctx, w.tokenFile)
+	if err != nil {
+		return err
+	}
 	id, _, _ := strings.Cut(what, "/")
 	if !approvalID.MatchString(id) {
 		return use(fmt.Errorf("%q is no id of a request: weir approvals lists them", printable(id)))
 	}
-	at := url.URL{Scheme: "http", Host: cfg.Listen.Admin, Path: "/api/v1/approvals"}
-	if what != "" {
-		at = *at.JoinPath(strings.Split(what, "/")...)
-	}
-	var send io.Reader
-	if body != nil {
-		b, err := json.Marshal(body)
-		if err != nil {
-			return err
-		}
-		send = bytes.NewReader(b)
-	}
-	req, err := http.NewRequestWithContext(ctx, method, at.String(), send)
-	if err != nil {
-		return use(err)
-	}
-	req.Header.Set("Authorization", "Bearer "+token)
-	if body != nil {
-		req.Header.Set("Content-Type", "application/json")
-	}
-	direct := &http.Transport{DisableKeepAlives: true} // no proxy: it is on this machine
-	client := &http.Client{Transport: direct, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
-	res, err := client.Do(req)
-	if err != nil {
-		return unreachable(fmt.Errorf("no gateway answers on %s: %w", cfg.Listen.Admin, err))
-	}
-	defer res.Body.Close()
-	answer := json.NewDecoder(io.LimitReader(res.Body, 256<<20))
-	if res.StatusCode == http.StatusOK {
-		if err := answer.Decode(into); err != nil {
-			return unreachable(fmt.Errorf("the answer of %s cannot be read: %w", cfg.Listen.Admin, err))
-		}
-		return nil
-	}
-	var refused struct {
-		Error string `json:"error"`
-	}
-	_ = answer.Decode(&refused)
-	err = errors.New(cmp.Or(printable(refused.Error), "the gateway answered "+res.Status))
-	switch res.StatusCode {
-	case http.StatusServiceUnavailable, http.StatusBadGateway, http.StatusTooManyRequests:
-		return unreachable(err)
-	case http.StatusBadRequest, http.StatusRequestEntityTooLarge:
-		return use(err)
-	}
-	return no(err)
+	return askGateway(ctx, cfg, token, method, "approvals/"+what, body, into)
 }
 
 // printApproval shows a request to a person.

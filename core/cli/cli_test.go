@@ -216,12 +216,17 @@ type running struct {
 // serve runs the gateway of p.
 func (p *place) serve() *running {
 	p.t.Helper()
+	return p.serveAs(roleAll)
+}
+
+func (p *place) serveAs(role string) *running {
+	p.t.Helper()
 	r := &running{log: &syncBuffer{}, hup: make(chan os.Signal, 1)}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	a := &app{Build: testBuild, out: &bytes.Buffer{}, err: r.log}
 	go func() {
-		done <- a.runGateway(ctx, p.config, slog.New(slog.NewTextHandler(r.log, &slog.HandlerOptions{Level: slog.LevelDebug})), r.hup)
+		done <- a.runGateway(ctx, p.config, role, slog.New(slog.NewTextHandler(r.log, &slog.HandlerOptions{Level: slog.LevelDebug})), r.hup)
 	}()
 	r.stop = sync.OnceValue(func() error {
 		cancel()
@@ -430,7 +435,7 @@ func TestCheck(t *testing.T) {
 		{"builtin", "builtin:small", "builtin:tiny", `weir.yaml:4: policies[0].path: there is no builtin policy "tiny" (builtin policies are: small)`},
 		{"no policy", "builtin:small", "none/", "weir.yaml:4: policies[0].path:"},
 		{"environment", "WEIR_TEST_PASSWORD", "WEIR_TEST_NOTHING", "weir.yaml:11: targets[0].credential.password: credential: the environment variable WEIR_TEST_NOTHING is not set"},
-		{"vault", "${env:WEIR_TEST_PASSWORD}", "${vault:a#b}", "weir.yaml:11: targets[0].credential.password: credential: vault is not supported yet"},
+		{"vault", "${env:WEIR_TEST_PASSWORD}", "${vault:a#b}", "weir.yaml:11: targets[0].credential.password: credential: there is no Vault here"},
 		{"settings", "    listen:", "    echo: {laud: true}\n    listen:", "weir.yaml:9: targets[0].echo.laud: unknown key (did you mean loud?)"},
 		{"certificate", "listen: {", "listen: {tls: {cert: a.pem, key: a.key}, ", "weir.yaml:2: listen.tls: gateway: certificate"},
 		{"ca", "tls: disable", "ca: none.pem", "weir.yaml:10: targets[0].upstream.ca: cannot be read"},

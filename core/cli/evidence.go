@@ -6,6 +6,10 @@ import (
 	"log/slog"
 	"time"
 
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/weir-gateway/weir/core"
 	"github.com/weir-gateway/weir/core/archive"
 	"github.com/weir-gateway/weir/core/archive/index"
 	"github.com/weir-gateway/weir/core/config"
@@ -24,39 +28,63 @@ type evidence struct {
 	ledger  *ledger.Ledger
 	journal *journal.Journal
 	worker  *archive.Worker
+	conn    *nats.Conn // of a process without a journal
+	readers func(protocol string) core.Reader
+	upkeep  *upkeep
 }
 
-// openEvidence opens the archive first, since the journal asks it how far an earlier process got.
-func openEvidence(ctx context.Context, c *config.Config, name, boot string, log *slog.Logger) (*evidence, error) {
-	e := &evidence{}
-	err := e.open(ctx, c, name, boot, log)
+// openEvidence opens the archive first, since the journal asks it how far an earlier process got. A gateway whose archive
+// another process keeps asks that process.
+func openEvidence(ctx context.Context, c *config.Config, role, name, boot string, readers func(protocol string) core.Reader, log *slog.Logger) (*evidence, error) {
+	e := &evidence{readers: readers}
+	j := journal.Config{Dir: c.Data, Gateway: name, Boot: boot, Log: log, NATS: natsOf(c), AskArchive: role == roleGateway}
+	err := e.open(ctx, c, role, j, log)
 	if err != nil {
 		return nil, errors.Join(err, e.close(log))
 	}
 	return e, nil
 }
 
-func (e *evidence) open(ctx context.Context, c *config.Config, name, boot string, log *slog.Logger) (err error) {
+func (e *evidence) open(ctx context.Context, c *config.Config, role string, j journal.Config, log *slog.Logger) (err error) {
+	if role != roleGateway {
+		if err := e.openArchive(ctx, c); err != nil {
+			return err
+		}
+		j.Archive = e.stores[0].Store
+	}
+	if e.journal, err = journal.Open(ctx, j); err != nil || role == roleGateway {
+		return err
+	}
+	return e.work(ctx, c, e.journal.JetStream(), log)
+}
+
+// openArchive opens what the archive's worker writes.
+func (e *evidence) openArchive(ctx context.Context, c *config.Config) (err error) {
 	if e.stores, err = openStores(ctx, c); err != nil {
 		return err
 	}
 	if e.index, err = index.Open(indexPath(c), false); err != nil {
 		return err
 	}
-	if e.ledger, err = ledger.Open(ledgerDir(c), keysDir(c)); err != nil {
-		return err
-	}
-	e.journal, err = journal.Open(ctx, journal.Config{
-		Dir: c.Data, Gateway: name, Boot: boot, Log: log, Archive: e.stores[0].Store,
-		NATS: journal.NATS{URL: c.Journal.NATS.URL, Creds: c.Journal.NATS.Creds, Replicas: c.Journal.NATS.Replicas},
+	e.index.Read(e.readers)
+	e.ledger, err = ledger.Open(ledgerDir(c), keysDir(c))
+	return err
+}
+
+// work starts the archive's worker.
+func (e *evidence) work(ctx context.Context, c *config.Config, js jetstream.JetStream, log *slog.Logger) (err error) {
+	e.worker, err = archive.Start(ctx, js, archive.Config{
+		Stores: e.stores, Index: e.index, Ledger: e.ledger, Log: log,
+		Cluster: c.Journal.NATS.URL != "", Replicas: c.Journal.NATS.Replicas,
 	})
 	if err != nil {
 		return err
 	}
-	e.worker, err = archive.Start(ctx, e.journal.JetStream(), archive.Config{
-		Stores: e.stores, Index: e.index, Ledger: e.ledger, Log: log,
-	})
-	return err
+	return e.startUpkeep(c, log)
+}
+
+func natsOf(c *config.Config) journal.NATS {
+	return journal.NATS{URL: c.Journal.NATS.URL, Creds: c.Journal.NATS.Creds, Replicas: c.Journal.NATS.Replicas}
 }
 
 // close hands on what is left, front to back.
@@ -64,6 +92,7 @@ func (e *evidence) close(log *slog.Logger) error {
 	ctx, cancel := context.WithTimeout(context.Background(), stopTime)
 	defer cancel()
 	var errs []error
+	e.upkeep.close()
 	if e.journal != nil {
 		_ = e.journal.Flush(ctx) // what is left then, Close tells
 	}
@@ -74,6 +103,9 @@ func (e *evidence) close(log *slog.Logger) error {
 	}
 	if e.journal != nil {
 		errs = append(errs, e.journal.Close(ctx))
+	}
+	if e.conn != nil {
+		e.conn.Close()
 	}
 	if e.ledger != nil {
 		errs = append(errs, e.ledger.Close())

@@ -9,7 +9,6 @@ import (
 
 	"github.com/weir-gateway/weir/core/chain"
 	"github.com/weir-gateway/weir/core/config"
-	"github.com/weir-gateway/weir/core/credential"
 	"github.com/weir-gateway/weir/core/wasm"
 	"github.com/weir-gateway/weir/core/wasm/fetch"
 )
@@ -78,7 +77,7 @@ func (l *loader) module(ctx context.Context, i int) (*fetch.Module, error) {
 		}
 	}
 	if !p.Credential.Password.IsZero() {
-		source, err := credential.Parse(p.Credential.Password.Reference(), l.c.Dir)
+		source, err := l.vault.Parse(p.Credential.Password.Reference(), l.c.Dir)
 		if err == nil {
 			s.Password, err = source.Read(ctx)
 		}
@@ -134,7 +133,7 @@ func (l *loader) secrets(ctx context.Context, path string, v any) any {
 		if !strings.HasPrefix(v, "${") {
 			return v
 		}
-		source, err := credential.Parse(v, l.c.Dir)
+		source, err := l.vault.Parse(v, l.c.Dir)
 		if err == nil {
 			v, err = source.Read(ctx)
 		}

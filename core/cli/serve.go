@@ -22,17 +22,20 @@ import (
 	"github.com/weir-gateway/weir/core/approval"
 	"github.com/weir-gateway/weir/core/config"
 	"github.com/weir-gateway/weir/core/gateway"
+	"github.com/weir-gateway/weir/core/identity/revocation"
 )
 
 func (a *app) serve() *cobra.Command {
-	var path, format, level, debug string
+	var path, role, format, level, debug string
 	c := &cobra.Command{
 		Use:   "serve",
 		Short: "Run the gateway",
 		Long: "Run the gateway. It prints one line a listener and then \"weir: ready\" on stderr. SIGTERM and SIGINT let open\n" +
 			"sessions finish within their limits.drain; a second one ends at once. SIGHUP reloads the configuration: its\n" +
-			"policies and plugins hold for open sessions too, everything else is for new ones.",
-		Example: "  weir serve\n  weir serve -c /etc/weir/weir.yaml --log-format json",
+			"policies and plugins hold for open sessions too, everything else is for new ones.\n\n" +
+			"With a JetStream of its own (journal.nats.url) the work can be divided: any number of processes with the role\n" +
+			"gateway, and one with the role archive; further ones with the same data stand by for it.",
+		Example: "  weir serve\n  weir serve -c /etc/weir/weir.yaml --log-format json\n  weir serve --role gateway",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			log, err := logger(a.err, format, level)
@@ -50,10 +53,11 @@ func (a *app) serve() *cobra.Command {
 			hup := make(chan os.Signal, 1)
 			signal.Notify(hup, syscall.SIGHUP)
 			defer signal.Stop(hup)
-			return coded(a.runGateway(ctx, configPath(path), log, hup))
+			return coded(a.runGateway(ctx, configPath(path), role, log, hup))
 		},
 	}
 	configFlag(c, &path)
+	c.Flags().StringVar(&role, "role", roleAll, "what this process does: `all`, gateway or archive")
 	c.Flags().StringVar(&format, "log-format", "text", "`format` of the log on stderr: text or json")
 	c.Flags().StringVar(&level, "log-level", "info", "least `level` that is logged: debug, info, warn or error")
 	c.Flags().StringVar(&debug, "pprof", "", "serve Go's profiles on this loopback `address`")
@@ -77,7 +81,7 @@ func logger(w io.Writer, format, level string) (*slog.Logger, error) {
 
 // runGateway starts everything in order, runs until ctx ends, and stops everything in the opposite order: what is
 // stopped last is what the evidence needs.
-func (a *app) runGateway(ctx context.Context, path string, log *slog.Logger, hup <-chan os.Signal) (err error) {
+func (a *app) runGateway(ctx context.Context, path, role string, log *slog.Logger, hup <-chan os.Signal) (err error) {
 	cfg, err := config.Load(path)
 	if err != nil {
 		if all, more := a.checked(ctx, path); all != nil && more != nil {
@@ -85,7 +89,13 @@ func (a *app) runGateway(ctx context.Context, path string, log *slog.Logger, hup
 		}
 		return use(err)
 	}
+	if err := checkRole(cfg, role); err != nil {
+		return use(err)
+	}
 	a.warn(cfg)
+	if role == roleArchive {
+		return a.runArchive(ctx, cfg, log, hup)
+	}
 	if err := os.MkdirAll(cfg.Data, 0o700); err != nil {
 		return unreachable(err)
 	}
@@ -101,7 +111,7 @@ func (a *app) runGateway(ctx context.Context, path string, log *slog.Logger, hup
 	}
 	name, _ := os.Hostname()
 	boot := core.NewID(time.Now())
-	e, err := openEvidence(ctx, cfg, name, boot, log)
+	e, err := openEvidence(ctx, cfg, role, name, boot, a.reader, log)
 	if err != nil {
 		settings.Release()
 		return unreachable(err)
@@ -109,9 +119,13 @@ func (a *app) runGateway(ctx context.Context, path string, log *slog.Logger, hup
 	defer func() { err = errors.Join(err, e.close(log)) }()
 	approvals := approval.New(approval.Config{JetStream: e.journal.JetStream(), Replicas: cfg.Journal.NATS.Replicas, Log: log, Metrics: registry})
 	defer approvals.Close()
+	revoked := revocation.Open(ctx, revocation.Config{
+		JetStream: e.journal.JetStream(), Replicas: cfg.Journal.NATS.Replicas, MaxAge: cfg.Identity.Revocations.MaxAge, Log: log, Metrics: registry,
+	})
+	defer revoked.Close()
 	var g *gateway.Gateway
 	g, err = gateway.New(gateway.Config{
-		Name: name, Boot: boot, Protocols: a.Protocols, Journal: e.journal, Lost: e.journal.Lost, Approvals: approvals,
+		Name: name, Boot: boot, Protocols: a.Protocols, Journal: e.journal, Lost: e.journal.Lost, Approvals: approvals, Revocations: revoked,
 		Admin: cfg.Listen.Admin, Where: fmt.Sprintf("%s:%d", cfg.File, cfg.Line("listen.admin")),
 		Limits: gateway.Limits{
 			Connections: cfg.Listen.Connections, PerListener: cfg.Listen.ListenerConnections, UnsignedPerSource: cfg.Listen.UnsignedPerSourceMax,
@@ -147,6 +161,7 @@ func (a *app) runGateway(ctx context.Context, path string, log *slog.Logger, hup
 				if next := a.reload(reloads, g, w, cfg, log); next != nil {
 					stop()
 					now, stop = next, watch(next)
+					e.upkeep.use(next)
 				}
 			case <-bundles:
 				a.apply(reloads, g, w, now, log)
@@ -223,6 +238,7 @@ func reloadable(now, next *config.Config) error {
 		{"listen.connections", now.Listen.Connections, next.Listen.Connections},
 		{"listen.listener_connections", now.Listen.ListenerConnections, next.Listen.ListenerConnections},
 		{"listen.unsigned_in_per_source", now.Listen.UnsignedPerSourceMax, next.Listen.UnsignedPerSourceMax},
+		{"identity.revocations", now.Identity.Revocations, next.Identity.Revocations},
 		{"journal.nats", now.Journal.NATS, next.Journal.NATS},
 		{"archive", stores(now), stores(next)},
 		{"plugin_memory", now.PluginMemory, next.PluginMemory},

@@ -26,8 +26,12 @@ func (a *app) sessions() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "sessions",
 		Short: "List sessions: who, where, when, and how it ended",
+		Long: "List sessions: who, where, when, and how it ended. --grep looks for the text in commands and in the names of what they\n" +
+			"touch; and for its words in what was sent as parameters and what came back, where answers are recorded. Of each session\n" +
+			"the first 4,000 different words of the first MiB can be found so.",
 		Example: `  weir sessions --since 1d --denied
-  weir sessions --identity nightly-report --grep 'delete from' -o json`,
+  weir sessions --identity nightly-report --grep 'delete from' -o json
+  weir sessions --resource public.orders --use write --since 7d`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := when.ask(&q); err != nil {
@@ -55,7 +59,8 @@ func (a *app) sessions() *cobra.Command {
 	f.StringVar(&q.Protocol, "protocol", "", "only of this `protocol`")
 	f.StringVar(&q.Run, "run", "", "only of this `run`")
 	when.flags(c)
-	f.StringVar(&q.Grep, "grep", "", "only with this `text` in a command")
+	f.StringVar(&q.Grep, "grep", "", "only with this `text` in a command, or with its words in what was sent or came back")
+	touchFlags(c, &q)
 	f.BoolVar(&q.Denied, "denied", false, "only with something refused")
 	f.IntVar(&q.Limit, "limit", 1000, "the newest `n` at most")
 	return c
@@ -63,6 +68,12 @@ func (a *app) sessions() *cobra.Command {
 
 // span is when sessions began.
 type span struct{ since, until string }
+
+// touchFlags are those that name a resource.
+func touchFlags(c *cobra.Command, q *index.Query) {
+	c.Flags().StringVar(&q.Resource, "resource", "", "only where this `name` was touched: a table, say, with or without its schema")
+	c.Flags().StringVar(&q.Use, "use", "", "only where something was touched in this `way`: read, write …")
+}
 
 func (w *span) flags(c *cobra.Command) {
 	c.Flags().StringVar(&w.since, "since", "", "only sessions begun after: a `time` ago (1h, 7d), a date, or a time as in RFC 3339")
@@ -138,7 +149,7 @@ func listSessions(ctx context.Context, c *config.Config, q index.Query) ([]index
 // wanted is the query for a session that is not in the index. Its texts are not known yet.
 func wanted(l gateway.Live, q index.Query) bool {
 	is := func(want, got string) bool { return want == "" || want == got }
-	return is(q.Identity, l.Identity) && is(q.Target, l.Target) && is(q.Protocol, l.Protocol) && is(q.Run, l.Run) && q.Grep == "" &&
+	return is(q.Identity, l.Identity) && is(q.Target, l.Target) && is(q.Protocol, l.Protocol) && is(q.Run, l.Run) && q.Grep == "" && q.Resource == "" && q.Use == "" &&
 		(!q.Denied || l.Denied > 0) && (q.Since.IsZero() || !l.Started.Before(q.Since)) && (q.Until.IsZero() || l.Started.Before(q.Until))
 }
 

@@ -19,7 +19,9 @@ func (a *app) token() *cobra.Command {
 		Short: "Make a service token with the gateway's own key",
 		Long:  "Make a service token with the key in the data folder, for loops without an identity provider and for tests.\nWhoever can read that key can be anybody: run it where the gateway runs.",
 		Example: `  weir token --subject nightly-report --group analysts --ttl 1h
-  PGPASSWORD=$(weir token --subject me) psql -h localhost -p 15432 -d orders`,
+  PGPASSWORD=$(weir token --subject me) psql -h localhost -p 15432 -d orders
+  weir token list
+  weir token revoke 01m83jjq6b8jy7qhpb1ejna3na --reason 'in a public repository'`,
 		Args: cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
 			cfg, err := load(path)
@@ -38,15 +40,15 @@ func (a *app) token() *cobra.Command {
 			if err != nil {
 				return unreachable(err)
 			}
-			token, expires, err := issuer.Issue(g)
+			made, err := issuer.Issue(g)
 			if err != nil {
 				return use(err)
 			}
 			if output == "json" {
-				return a.printJSON(map[string]any{"token": token, "subject": g.Subject, "expires": expires.UTC()})
+				return a.printJSON(map[string]any{"token": made.Token, "id": made.ID, "subject": g.Subject, "expires": made.Expires})
 			}
-			fmt.Fprintln(a.out, token)
-			fmt.Fprintf(a.err, "weir: token of %s, until %s\n", printable(g.Subject), expires.Local().Format(time.RFC3339))
+			fmt.Fprintln(a.out, made.Token)
+			fmt.Fprintf(a.err, "weir: token of %s, until %s\n", printable(g.Subject), made.Expires.Local().Format(time.RFC3339))
 			return nil
 		},
 	}
@@ -60,6 +62,7 @@ func (a *app) token() *cobra.Command {
 	f.StringVar(&g.Run, "run", "", "`id` of the run that its sessions belong to")
 	f.StringArrayVar(&g.Targets, "target", nil, "only `target` that it is good for; may be repeated (default: all)")
 	_ = c.MarkFlagRequired("subject")
+	c.AddCommand(a.tokenList(), a.tokenRevoke(), a.tokenRestore())
 	return c
 }
 

@@ -97,7 +97,7 @@ func (a *app) places(ctx context.Context, config, where string, log, key *string
 
 func (a *app) printReport(r ledger.Report, output string) error {
 	if output == "json" {
-		r.Open, r.Problems = append([]string{}, r.Open...), append([]ledger.Problem{}, r.Problems...) // lists, never null
+		r.Open, r.Problems, r.Removed = append([]string{}, r.Open...), append([]ledger.Problem{}, r.Problems...), append([]ledger.Removed{}, r.Removed...) // lists, never null
 		err := a.printJSON(struct {
 			OK bool `json:"ok"`
 			ledger.Report
@@ -110,6 +110,9 @@ func (a *app) printReport(r ledger.Report, output string) error {
 	what := fmt.Sprintf("%s, %s, %s, %s", plural(r.Sessions, "session"), plural(r.Blocks, "block"), plural(r.Records, "record"), size(r.Bytes))
 	if len(r.Open) > 0 {
 		what += fmt.Sprintf("; %d still open", len(r.Open))
+	}
+	if len(r.Removed) > 0 {
+		what += fmt.Sprintf("; %d removed, with a signed tombstone each", len(r.Removed))
 	}
 	if r.OK() {
 		fmt.Fprintf(a.out, "verified: %s\n", what)

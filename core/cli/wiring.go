@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -8,6 +9,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"net"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -21,6 +23,7 @@ import (
 	"github.com/weir-gateway/weir/core/gateway"
 	"github.com/weir-gateway/weir/core/identity"
 	"github.com/weir-gateway/weir/core/mask"
+	"github.com/weir-gateway/weir/core/opa"
 	"github.com/weir-gateway/weir/core/wasm"
 )
 
@@ -68,10 +71,14 @@ func (w *wiring) close() {
 // settings loads everything that c names. On failure the error is a config.Problems with everything that is wrong.
 func (w *wiring) settings(ctx context.Context, c *config.Config) (gateway.Settings, error) {
 	l := &loader{wiring: w, c: c, steps: map[string]chain.Step{}, chains: map[string]*chain.Chain{}}
+	l.openVault()
 	l.policies(ctx)
 	l.plugins(ctx)
 	s := gateway.Settings{Targets: l.targets(ctx), Release: l.release}
 	s.TLS = l.tls()
+	if l.caPath != "" {
+		s.CA, _ = filepath.Abs(l.caPath)
+	}
 	s.Verifier = l.verifier(ctx)
 	if len(l.problems) > 0 {
 		l.release()
@@ -89,6 +96,7 @@ type loader struct {
 	steps    map[string]chain.Step
 	chains   map[string]*chain.Chain // by the names of their steps
 	closers  []func(context.Context) error
+	vault    *credential.Vault // nil: there is none
 }
 
 func (l *loader) fail(path, hint string, err error) {
@@ -135,18 +143,15 @@ func (l *loader) targets(ctx context.Context) []gateway.Target {
 			l.fail(t.At("upstream"), "", err)
 			continue
 		}
-		source, err := credential.Parse(t.Credential.Password.Reference(), l.c.Dir)
-		if err == nil {
-			_, err = source.Read(ctx) // so that a missing one is found before the first client is
-		}
-		if err != nil {
-			l.fail(t.At("credential.password"), "", err)
+		logins, ok := l.logins(ctx, t)
+		if !ok {
 			continue
 		}
-		noun.Credential = credential.New(t.Credential.User, source).Resolve
-		own := gateway.Target{Target: noun, Listen: t.Listen, Where: fmt.Sprintf("%s:%d", l.c.File, l.c.Line(t.At("listen")))}
+		noun.Credential = logins.Resolve
+		own := gateway.Target{Target: noun, Listen: t.Listen, Where: fmt.Sprintf("%s:%d", l.c.File, l.c.Line(t.At("listen"))), User: logins.User}
 		if steps := l.chain(t); steps != nil {
 			own.Chain = steps
+			own.Notes = l.notes(t)
 		}
 		out = append(out, own)
 	}
@@ -217,18 +222,24 @@ func (l *loader) verifier(ctx context.Context) gateway.Verifier {
 		return nobody{}
 	}
 	ic := identity.Config{Log: l.log}
+	issuer, err := identity.OpenIssuer(keysDir(l.c), l.c.Identity.ServiceTokens.MaxTTL)
+	if err != nil {
+		l.fail("identity.service_tokens", "", err)
+		return nil
+	}
+	ic.Operators, ic.RunTTL = issuer, l.c.Identity.ServiceTokens.RunTTL
 	if l.c.Identity.ServiceTokens.On() {
-		issuer, err := identity.OpenIssuer(keysDir(l.c), l.c.Identity.ServiceTokens.MaxTTL)
-		if err != nil {
-			l.fail("identity.service_tokens", "", err)
-			return nil
-		}
 		ic.Service = issuer
 	}
 	for _, o := range l.c.Identity.OIDC {
-		ic.Providers = append(ic.Providers, identity.Provider{
+		p := identity.Provider{
 			Name: o.Name, Issuer: o.Issuer, Audience: o.Audience, GroupsClaim: o.GroupsClaim, Clients: o.Clients, Algorithms: o.Algorithms,
-		})
+			SubjectClaim: o.SubjectClaim, Require: o.Require, RunClaim: o.RunClaim,
+		}
+		for _, r := range o.Kinds {
+			p.Kinds = append(p.Kinds, identity.KindRule{Kind: r.Kind, Claim: r.Claim, Values: r.Values})
+		}
+		ic.Providers = append(ic.Providers, p)
 	}
 	v, err := identity.New(ctx, ic)
 	if err != nil {
@@ -268,4 +279,21 @@ func folders(f fs.FS) (names []string) {
 		}
 	}
 	return names
+}
+
+// notes are what the steps of a target's chain may do, as far as their texts tell it.
+func (l *loader) notes(t *config.Target) (out []gateway.Note) {
+	for _, name := range t.Steps() {
+		if guest, ok := l.steps[name].Plugin.(*wasm.Plugin); ok && guest.Manifest().Mutates {
+			out = append(out, gateway.Note{Step: name, Does: "mask", What: "what it recognises"})
+		}
+		p, ok := l.steps[name].Plugin.(interface{ Outline() []opa.Outline })
+		if !ok {
+			continue
+		}
+		for _, o := range p.Outline() {
+			out = append(out, gateway.Note{Step: name, Does: o.Does, What: cmp.Or(o.What, "what the rule works out"), Detail: o.Detail})
+		}
+	}
+	return out
 }

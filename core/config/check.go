@@ -24,6 +24,7 @@ func check(c *Config, d *decoder) {
 	k := &checker{c, d}
 	k.listen()
 	k.identity()
+	k.vault()
 	k.journal()
 	k.steps()
 	k.targets()
@@ -72,49 +73,6 @@ func loopback(host string) bool {
 	return ip != nil && ip.IsLoopback()
 }
 
-// algorithms that a token may be signed with. None is symmetric: a verifier must not be able to sign.
-var algorithms = []string{"RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"}
-
-func (k *checker) identity() {
-	id := &k.Identity
-	if id.SAML != nil {
-		k.problem("identity.saml", "use identity.oidc", "this build has no SAML")
-	}
-	if !id.ServiceTokens.On() && len(id.OIDC) == 0 && id.SAML == nil {
-		k.problem("identity", "add identity.oidc, or enable service_tokens", "nobody could sign in")
-	}
-	if !id.ServiceTokens.On() && k.set("identity.service_tokens.max_ttl") {
-		k.problem("identity.service_tokens.max_ttl", "", "would do nothing: service_tokens is not enabled")
-	}
-	seen, issuers := map[string]bool{}, map[string]bool{}
-	for i, o := range id.OIDC {
-		at := fmt.Sprintf("identity.oidc[%d]", i)
-		k.name(at, o.Name, seen)
-		u, err := url.Parse(o.Issuer)
-		switch {
-		case o.Issuer == "":
-			k.problem(at, "", "has no issuer")
-		case err != nil || u.Host == "" || (u.Scheme != "https" && u.Scheme != "http"):
-			k.problem(at+".issuer", "", "%q is not an https URL", o.Issuer)
-		case u.Scheme == "http" && !loopback(u.Hostname()):
-			k.problem(at+".issuer", "use https", "%q: keys fetched without TLS can be forged", o.Issuer)
-		case u.RawQuery != "" || u.Fragment != "" || u.User != nil:
-			k.problem(at+".issuer", "", "an issuer has no query, fragment or user")
-		case issuers[o.Issuer]:
-			k.problem(at+".issuer", "", "stands twice")
-		}
-		issuers[o.Issuer] = true
-		if o.Audience == "" {
-			k.problem(at, "the client or resource id that your provider puts into aud", "has no audience")
-		}
-		for j, a := range o.Algorithms {
-			if !slices.Contains(algorithms, a) {
-				k.problem(fmt.Sprintf("%s.algorithms[%d]", at, j), "one of "+strings.Join(algorithms, ", "), "%q is not allowed", a)
-			}
-		}
-	}
-}
-
 func (k *checker) journal() {
 	k.promise("journal.promise", k.Journal.Promise)
 	if n := k.Journal.NATS; n.URL != "" {
@@ -134,13 +92,7 @@ func (k *checker) journal() {
 		k.problem("archive", "leave the key out for one in data", "names no store: nothing would be kept")
 	}
 	k.checkArchive()
-	if k.set("retention.default") {
-		if k.Retention.Default != keptFor {
-			k.problem("retention.default", "leave it out", "this build cannot remove what is older")
-		} else {
-			k.warn("retention.default", "", "this build removes nothing: sessions are kept for longer than that")
-		}
-	}
+	k.retention()
 }
 
 func (k *checker) promise(path string, p core.Promise) {
@@ -264,9 +216,7 @@ func (k *checker) targets() {
 		if t.Credential.User == "" && t.Credential.Password.IsZero() && !k.set(t.At("credential")) {
 			k.problem(t.At(""), "credential: {user: …, password: \"${env:…}\"}", "has no credential")
 		}
-		if t.Credential.Password.Clear() {
-			k.warn(t.At("credential.password"), "use ${env:NAME} or ${file:PATH}", "the secret stands in the file in clear")
-		}
+		k.credential(t)
 		if core.ParseLevel(t.Record) == core.LevelUnset {
 			words := []string{"full", "metadata", "off"}
 			k.problem(t.At("record"), hintNearest(t.Record, words), "%q is not full, metadata or off", t.Record)
@@ -275,6 +225,7 @@ func (k *checker) targets() {
 			k.promise(t.At("promise"), t.Promise)
 		}
 		k.hold(t)
+		k.expiry(t)
 		known, _ := fieldsOf(typeOfTarget)
 		for _, key := range sortedKeys(t.Rest) {
 			if key != t.Protocol {

@@ -20,6 +20,7 @@ type Config struct {
 	Data      string    `yaml:"data"` // default: weir-data beside the file
 	Listen    Listen    `yaml:"listen"`
 	Identity  Identity  `yaml:"identity"`
+	Vault     Vault     `yaml:"vault"`
 	Journal   Journal   `yaml:"journal"`
 	Archive   []Archive `yaml:"archive"` // none: one of kind file in Data
 	Retention Retention `yaml:"retention"`
@@ -53,11 +54,25 @@ type TLS struct {
 	Key  string `yaml:"key"`
 }
 
+// Vault is where secrets named ${vault:PATH#KEY} are: a Vault or an OpenBao.
+type Vault struct {
+	Address   string `yaml:"address"`
+	Token     Secret `yaml:"token"`
+	Namespace string `yaml:"namespace"`
+	CA        string `yaml:"ca"` // PEM file; none: the system's roots
+}
+
 // Identity says whose word about a client counts.
 type Identity struct {
 	OIDC          []OIDC        `yaml:"oidc"`
 	SAML          *yaml.Node    `yaml:"saml"` // refused: not in this build
 	ServiceTokens ServiceTokens `yaml:"service_tokens"`
+	Revocations   Revocations   `yaml:"revocations"`
+}
+
+// Revocations says for how long what was known last of revoked tokens counts while JetStream cannot be reached.
+type Revocations struct {
+	MaxAge time.Duration `yaml:"max_age"` // default: 5m
 }
 
 // OIDC is one OpenID Connect issuer.
@@ -66,14 +81,37 @@ type OIDC struct {
 	Issuer      string   `yaml:"issuer"`
 	Audience    string   `yaml:"audience"`
 	GroupsClaim string   `yaml:"groups_claim"` // default: groups
-	Clients     []string `yaml:"clients"`      // further authorised parties (azp) of tokens with several audiences
 	Algorithms  []string `yaml:"algorithms"`   // default: RS256, PS256, ES256, ES384, EdDSA
+	// Clients are the parties (azp, client_id) beside the audience that tokens may have been issued to; none: any, where
+	// the token is for the audience alone.
+	Clients      []string          `yaml:"clients"`
+	SubjectClaim string            `yaml:"subject_claim"` // default: sub
+	Require      map[string]string `yaml:"require"`       // claims that a token must have, and their values
+	Kinds        []KindRule        `yaml:"kinds"`         // the first that fits says what an identity is
+	RunClaim     string            `yaml:"run_claim"`     // names the run; default: none does
+	Login        Login             `yaml:"login"`
+}
+
+// KindRule says what an identity is by one of its claims.
+type KindRule struct {
+	Kind   string   `yaml:"kind"`   // human, service or agent
+	Claim  string   `yaml:"claim"`  // a.b looks inside a
+	Values []string `yaml:"values"` // one of which it must have, or hold; none: that it is there is enough
+}
+
+// Login is how weir login signs people in at an issuer.
+type Login struct {
+	ClientID string   `yaml:"client_id"` // default: the audience
+	Scopes   []string `yaml:"scopes"`    // default: openid, profile, email, offline_access
 }
 
 // ServiceTokens is the gateway's own issuer.
 type ServiceTokens struct {
 	Enabled *bool         `yaml:"enabled"` // default: true
 	MaxTTL  time.Duration `yaml:"max_ttl"` // default: 24h
+	// RunTTL is for how long the token of weir run may be good although the one that it was made out of is over; default: it
+	// is not.
+	RunTTL time.Duration `yaml:"run_ttl"`
 }
 
 // On reports whether the gateway's own issuer is to be used.
@@ -111,11 +149,6 @@ type Archive struct {
 	SecretKey  Secret               `yaml:"secret_key"`
 	ObjectLock time.Duration        `yaml:"object_lock"` // for how long nobody can delete what was stored
 	Rest       map[string]yaml.Node `yaml:",rest"`
-}
-
-// Retention says how long sessions are kept.
-type Retention struct {
-	Default time.Duration `yaml:"default"`
 }
 
 // Policy is one set of Rego modules, a step of chains.
@@ -181,6 +214,9 @@ type Target struct {
 	Chain      *[]string         `yaml:"chain"` // nil: the file's
 	Limits     Limits            `yaml:"limits"`
 	Hold       Hold              `yaml:"hold"`
+	Retention  string            `yaml:"retention"` // a class of retention.classes; none: the default
+	// OnExpiry is what becomes of an open session whose token expires: refuse (default), drain, close or keep.
+	OnExpiry core.Expiry `yaml:"on_expiry"`
 	// AllowIncomplete lets commands pass whose facts are incomplete.
 	AllowIncomplete bool `yaml:"allow_incomplete"`
 	// Rest holds the protocol's own settings, under the protocol's own name.
@@ -203,7 +239,16 @@ type Upstream struct {
 
 // Credential is what Weir signs in with at the upstream.
 type Credential struct {
-	User     string `yaml:"user"`
+	User     string `yaml:"user,reference"` // a name, or ${vault:PATH#KEY}
+	Password Secret `yaml:"password"`
+	// ByGroup are the logins of those who are in a group, in the place of User and Password: the first that fits counts.
+	ByGroup []GroupCredential `yaml:"by_group"`
+}
+
+// GroupCredential is what Weir signs in with for the members of a group.
+type GroupCredential struct {
+	Group    string `yaml:"group"`
+	User     string `yaml:"user,reference"` // a name, or ${vault:PATH#KEY}
 	Password Secret `yaml:"password"`
 }
 

@@ -22,7 +22,7 @@ listen:
   connections: 2000
 identity:
   oidc:
-    - {name: corp, issuer: https://idp.example, audience: weir, groups_claim: roles}
+    - {name: corp, issuer: https://idp.example, audience: weir, groups_claim: roles, clients: [weir-cli], subject_claim: email, require: {tid: 7, acr: high}, kinds: [{kind: agent, claim: azp, values: [loops]}], run_claim: run, login: {client_id: weir-cli, scopes: [openid]}}
   service_tokens: {enabled: true, max_ttl: 12h}
 journal:
   nats: embedded
@@ -60,27 +60,27 @@ func TestWhole(t *testing.T) {
 		t.Fatal(err)
 	}
 	for what, got := range map[string]struct{ got, want any }{
-		"data":       {c.Data, "/etc/weir/weir-data"},
-		"cert":       {c.Listen.TLS.Cert, "/etc/weir/tls/server.pem"},
-		"groups":     {c.Identity.OIDC[0].GroupsClaim, "roles"},
-		"ttl":        {c.Identity.ServiceTokens.MaxTTL, 12 * time.Hour},
-		"archive":    {c.Archive[0].Path, "/etc/weir/archive"},
-		"policy":     {c.Policies[0].Path, "/etc/weir/policies"},
-		"plugin":     {c.Plugins[0].WASM, "builtin:pii"},
-		"columns":    {fmt.Sprint(c.Plugins[0].Columns), "[note sales.people.email]"},
-		"settings":   {fmt.Sprint(c.Plugins[0].Config), "map[depth:3 entities:[EMAIL CARD] strict:true]"},
-		"max_frame":  {c.Targets[0].Limits.MaxFrame, int64(64 << 20)},
-		"label":      {c.Targets[0].Labels["tier"], "1"},
-		"own chain":  {fmt.Sprint(c.Targets[0].Steps()), "[guardrails]"},
-		"chain":      {fmt.Sprint(c.Targets[1].Steps()), "[guardrails pii]"},
-		"promise":    {c.Targets[0].Promise, core.PromiseStrict},
-		"promise 2":  {c.Targets[1].Promise, core.PromiseBounded},
-		"unix tls":   {c.Targets[1].Upstream.TLS, core.TLSDisable},
-		"secret":     {c.Targets[0].Credential.Password.Reference(), "${env:ORDERS_PASSWORD}"},
-		"line":       {c.Line("targets[0].limits.rows"), 29},
-		"line up":    {c.Line("targets[0].limits.unset"), 29},
-		"a warning":  {len(c.Warnings), 1},
-		"its source": {c.Warnings[0].Path, "retention.default"},
+		"data":      {c.Data, "/etc/weir/weir-data"},
+		"cert":      {c.Listen.TLS.Cert, "/etc/weir/tls/server.pem"},
+		"groups":    {c.Identity.OIDC[0].GroupsClaim, "roles"},
+		"ttl":       {c.Identity.ServiceTokens.MaxTTL, 12 * time.Hour},
+		"archive":   {c.Archive[0].Path, "/etc/weir/archive"},
+		"policy":    {c.Policies[0].Path, "/etc/weir/policies"},
+		"plugin":    {c.Plugins[0].WASM, "builtin:pii"},
+		"columns":   {fmt.Sprint(c.Plugins[0].Columns), "[note sales.people.email]"},
+		"settings":  {fmt.Sprint(c.Plugins[0].Config), "map[depth:3 entities:[EMAIL CARD] strict:true]"},
+		"max_frame": {c.Targets[0].Limits.MaxFrame, int64(64 << 20)},
+		"label":     {c.Targets[0].Labels["tier"], "1"},
+		"own chain": {fmt.Sprint(c.Targets[0].Steps()), "[guardrails]"},
+		"chain":     {fmt.Sprint(c.Targets[1].Steps()), "[guardrails pii]"},
+		"promise":   {c.Targets[0].Promise, core.PromiseStrict},
+		"promise 2": {c.Targets[1].Promise, core.PromiseBounded},
+		"unix tls":  {c.Targets[1].Upstream.TLS, core.TLSDisable},
+		"secret":    {c.Targets[0].Credential.Password.Reference(), "${env:ORDERS_PASSWORD}"},
+		"line":      {c.Line("targets[0].limits.rows"), 29},
+		"line up":   {c.Line("targets[0].limits.unset"), 29},
+		"kept":      {c.Retention.Default, 400 * 24 * time.Hour},
+		"warnings":  {len(c.Warnings), 0},
 	} {
 		if got.got != got.want {
 			t.Errorf("%s = %v, want %v", what, got.got, got.want)
@@ -134,6 +134,10 @@ func TestProblems(t *testing.T) {
 		{"issuer", "https://idp.example", "http://idp.example", "keys fetched without TLS can be forged"},
 		{"no audience", ", audience: weir", "", "identity.oidc[0]: has no audience"},
 		{"alg", "groups_claim: roles", "algorithms: [HS256]", `"HS256" is not allowed`},
+		{"revocations", "  service_tokens:", "  revocations: {max_age: 5s}\n  service_tokens:", "identity.revocations.max_age: must be from 15s to 24h"},
+		{"on_expiry", "    record: full", "    record: full\n    on_expiry: drian", `"drian" is not refuse, drain, close or keep (did you mean drain?)`},
+		{"kind of identity", "groups_claim: roles", "kinds: [{kind: robot, claim: x}]", "identity.oidc[0].kinds[0]: the kind \"robot\" is not human"},
+		{"kind without a claim", "groups_claim: roles", "kinds: [{kind: agent, values: [a]}]", "identity.oidc[0].kinds[0]: names no claim"},
 		{"ttl", "{enabled: true, max_ttl: 12h}", "{enabled: false, max_ttl: 12h}", "would do nothing: service_tokens is not enabled"},
 		{"nats", "nats: embedded", "nats: embeded", "must be embedded, or a mapping with url"},
 		{"nats url", "nats: embedded", "nats: {url: http://x}", "is not a nats:// or tls:// URL"},
@@ -149,7 +153,8 @@ func TestProblems(t *testing.T) {
 		{"lock of a folder", "path: ./archive", "path: ./archive, object_lock: 30d", "archive[0].object_lock: does nothing in a store of kind file"},
 		{"one folder twice", "- {kind: file, path: ./archive}", "- {kind: file, path: ./archive}\n  - {kind: file, path: archive}", "archive[1]: stands twice"},
 		{"archive key", "path: ./archive", "pth: ./archive", "archive[0].pth: unknown key (did you mean path?)"},
-		{"retention", "400d", "30d", "retention.default: this build cannot remove what is older"},
+		{"short retention", "400d", "30m", "retention.default: must be from 1h to 36500d"},
+		{"retention for nothing", "default: 400d", "default: 400d, classes: {short: 30d}", "retention.classes.short: would do nothing: no target names it"},
 		{"bundle poll", "path: policies/", "path: https://x/b.tar.gz, poll: 10ms", "is less than a second"},
 		{"bundle token without a URL", "path: policies/", "path: b.tar.gz, token: x", "would do nothing: the bundle is not fetched"},
 		{"bundle key without a bundle", "path: policies/", "path: policies/, key: k.pem, algorithm: ES256", "only bundles are signed"},

@@ -97,7 +97,7 @@ func (d *decoder) value(n *yaml.Node, v reflect.Value, path string, depth int, o
 		d.table(n, v, path, depth)
 	case reflect.String:
 		if s, ok := d.text(n, path); ok {
-			if strings.Contains(s, "${") {
+			if strings.Contains(s, "${") && option != "reference" {
 				d.problem(n.Line, path, "write the value itself", "${…} is understood only where a secret is")
 				return
 			}

@@ -25,8 +25,6 @@ const (
 	DefaultAdmin  = "127.0.0.1:8480"
 	DefaultMaxTTL = 24 * time.Hour
 	defaultData   = "weir-data"
-	// keptFor is the only retention this build can hold to: it never removes a session.
-	keptFor = 400 * 24 * time.Hour
 )
 
 // Load reads and checks the file at path. When anything is wrong the error is a Problems with everything that is;
@@ -119,6 +117,7 @@ func (c *Config) complete() {
 		c.Listen.Admin = DefaultAdmin
 	}
 	c.Listen.TLS.Cert, c.Listen.TLS.Key = c.Path(c.Listen.TLS.Cert), c.Path(c.Listen.TLS.Key)
+	c.Vault.CA = c.Path(c.Vault.CA)
 	if c.Identity.ServiceTokens.MaxTTL == 0 {
 		c.Identity.ServiceTokens.MaxTTL = DefaultMaxTTL
 	}

@@ -26,7 +26,7 @@ func (t *Target) Core() (*core.Target, error) {
 			Sessions: t.Limits.Sessions, SignIn: t.Limits.SignIn, Drain: t.Limits.Drain,
 		},
 		Hold:   core.Holding{Mode: t.Hold.Mode, Wait: t.Hold.Wait, Valid: t.Hold.Valid}.WithDefaults(),
-		Decode: t.decode,
+		Decode: t.decode, OnExpiry: t.OnExpiry,
 	}
 	var problems Problems
 	c.Upstream.TLS, problems = t.tls()

@@ -12,8 +12,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-
-	"github.com/weir-gateway/weir/core"
 )
 
 // maxSecret bounds a secret file, in bytes.
@@ -21,9 +19,10 @@ const maxSecret = 64 << 10
 
 // Source is where one secret is. Its zero value is an empty secret.
 type Source struct {
-	kind  string        // "", "env", "file" or "clear"
-	name  string        // the variable or the path
-	clear func() string // of kind clear; a function, since no printing of a struct around it can look inside
+	kind  string                                // "", "env", "file", "vault" or "clear"
+	name  string                                // the variable or the path
+	clear func() string                         // of kind clear; a function, since no printing of a struct around it can look inside
+	read  func(context.Context) (string, error) // of kind vault
 }
 
 // Parse reads a reference: ${env:NAME}, ${file:PATH} or the secret itself. A relative path is relative to dir.
@@ -51,7 +50,7 @@ func Parse(reference, dir string) (Source, error) {
 			name = filepath.Join(dir, name)
 		}
 	case "vault":
-		return Source{}, errors.New("credential: vault is not supported yet: use ${env:NAME} or ${file:PATH}")
+		return Source{}, errors.New("credential: there is no Vault here: say where it is under vault:, or use ${env:NAME} or ${file:PATH}")
 	default:
 		return Source{}, fmt.Errorf("credential: there is no source %q: use ${env:NAME} or ${file:PATH}", kind)
 	}
@@ -73,6 +72,8 @@ func (s Source) Read(ctx context.Context) (string, error) {
 		return v, nil
 	case "file":
 		return s.readFile()
+	case "vault":
+		return s.read(ctx)
 	case "clear":
 		return s.clear(), nil
 	}
@@ -118,22 +119,3 @@ func (s Source) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
 
 // LogValue is String.
 func (s Source) LogValue() slog.Value { return slog.StringValue(s.String()) }
-
-// Resolver answers what to sign in with at one upstream.
-type Resolver struct {
-	user     string
-	password Source
-}
-
-// New returns the resolver of a user and a password's source.
-func New(user string, password Source) *Resolver { return &Resolver{user, password} }
-
-// Resolve returns the credential as it is now. It has the shape of core.Target.Credential; every identity gets the
-// same one.
-func (r *Resolver) Resolve(ctx context.Context, _ core.Identity) (core.Credential, error) {
-	password, err := r.password.Read(ctx)
-	if err != nil {
-		return core.Credential{}, err
-	}
-	return core.Credential{User: r.user, Password: password}, nil
-}

@@ -36,7 +36,7 @@ func TestSources(t *testing.T) {
 		{"${file:none}", "", "no such file"},
 		{"${file:empty}", "", "is empty"},
 		{"${file:large}", "", "larger than 64 KiB"},
-		{"${vault:secret/db#password}", "", "vault is not supported yet"},
+		{"${vault:secret/db#password}", "", "there is no Vault here"},
 		{"${aws:x}", "", `no source "aws"`},
 		{"${env:}", "", "a reference is"},
 		{"${env:A B}", "", "not the name"},

@@ -123,9 +123,12 @@ func (g *Gateway) AdminHandler() http.Handler {
 		w.Header().Set("Content-Type", "application/json")
 		_ = json.NewEncoder(w).Encode(g.Sessions())
 	})
+	a := &api{g: g}
 	if g.Approvals != nil {
-		g.serveApprovals(mux)
+		a.serveApprovals(mux)
 	}
+	a.serveRevocations(mux)
+	a.serveTargets(mux)
 	return guard(mux)
 }
 

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net"
 	"runtime/debug"
 	"slices"
@@ -32,7 +33,13 @@ type client struct {
 	moved    net.Conn // what the client's connection has become; nil: it is conn
 	signedIn bool
 	last     *core.Session // the one opened last
-	sessions map[*core.Session]*following
+	sessions map[*core.Session]opened
+}
+
+// opened is what the client keeps of an open session: the rules that it follows, and what its token is good for.
+type opened struct {
+	*following
+	standing *standing
 }
 
 var (
@@ -197,6 +204,11 @@ func (c *client) Open(ctx context.Context, h core.Hello) (*core.Session, error) 
 	if err != nil {
 		return nil, c.unauthenticated(ctx, h, err)
 	}
+	if c.g.Revocations != nil {
+		if d := c.g.Revocations.Check(id); d != nil {
+			return nil, c.refuse(ctx, h, id, d.Rule, d)
+		}
+	}
 	if len(id.Targets) > 0 && !slices.Contains(id.Targets, target.Name) {
 		return nil, c.refuse(ctx, h, id, "token-target", &core.Denial{
 			Rule: "token-target", Reason: "the token was not made for target " + target.Name, Hint: "use a token for this target",
@@ -214,9 +226,20 @@ func (c *client) Open(ctx context.Context, h core.Hello) (*core.Session, error) 
 // open begins the session, and asks the chain whether it may go on.
 func (c *client) open(ctx context.Context, h core.Hello, id core.Identity, target *Target, release func()) (*core.Session, error) {
 	g := c.g
+	if target.User != nil {
+		if user := target.User(ctx, id); user != "" {
+			h.Details = maps.Clone(h.Details)
+			if h.Details == nil {
+				h.Details = map[string]string{}
+			}
+			h.Details["upstream_user"] = user
+		}
+	}
 	f := g.follow(c.served, target)
-	s, err := c.session(h, id, expiring(f, id.Expires), func(s *core.Session, end core.End) {
+	x := g.stand(f, &id, target.Target, c.stop)
+	s, err := c.session(h, id, x, func(s *core.Session, end core.End) {
 		release()
+		x.release()
 		c.mu.Lock()
 		delete(c.sessions, s)
 		c.mu.Unlock()
@@ -225,6 +248,7 @@ func (c *client) open(ctx context.Context, h core.Hello, id core.Identity, targe
 	})
 	if err != nil {
 		release()
+		x.release()
 		f.drop()
 		return nil, c.lost(err)
 	}
@@ -247,14 +271,15 @@ func (c *client) open(ctx context.Context, h core.Hello, id core.Identity, targe
 	}
 	c.mu.Lock()
 	if c.sessions == nil {
-		c.sessions = map[*core.Session]*following{}
+		c.sessions = map[*core.Session]opened{}
 	}
-	c.sessions[s] = f
+	c.sessions[s] = opened{f, x}
 	first := !c.signedIn
 	c.signedIn, c.last = true, s
 	c.mu.Unlock()
 	c.signIn.Stop()
 	c.follow() // a reload since the opening was judged has not found this session
+	c.cutRevoked()
 	g.live.opened(c, s, first)
 	g.metrics.signIn.Observe(time.Since(c.accepted).Seconds())
 	g.Log.Debug("gateway: session open", "session", s.ID, "identity", id.Subject, "target", target.Name, "client", h.Client)
@@ -277,7 +302,8 @@ func (c *client) session(h core.Hello, id core.Identity, chain core.Plugin, clos
 	}
 	rec := &recorder{Recorder: r}
 	begin := core.SessionConfig{Chain: chain, Recorder: rec, Draining: c.g.draining, Closed: func(s *core.Session) { closed(s, rec.end()) }}
-	if _, refused := chain.(refusal); !refused {
+	if x, ok := chain.(*standing); ok { // and not a refusal
+		begin.Draining, begin.Leaving = x.draining(c.g), x.why
 		begin.Run, begin.Tables = c.g.runs.of(id.Run, now), c.served.tables
 		begin.Approvals = c.g.Approvals
 	}

@@ -204,8 +204,8 @@ func kindsOf(chain core.Plugin) core.Kinds {
 func (c *client) follow() {
 	c.mu.Lock()
 	sessions := make(map[*core.Session]*following, len(c.sessions))
-	for s, f := range c.sessions {
-		sessions[s] = f
+	for s, o := range c.sessions {
+		sessions[s] = o.following
 	}
 	c.mu.Unlock()
 	for s, f := range sessions {

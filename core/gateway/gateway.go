@@ -33,14 +33,16 @@ type Config struct {
 	Boot      string // of this start, on every record
 	Protocols []core.Protocol
 	Journal   core.Journal
-	Approvals Approvals    // nil: what a rule holds is refused, and the API has no queue
-	Lost      func() error // says why nothing can be recorded; nil: it always can
-	Admin     string       // host:port on loopback for health, metrics and the API; empty: none
-	Where     string       // of the admin address in the configuration, for errors: file:line
-	Limits    Limits
-	Log       *slog.Logger               // nil: nothing is logged
-	Registry  *prometheus.Registry       // nil: one of its own
-	Ready     func(listeners []Listener) // called by Run once every listener is up
+	Approvals Approvals // nil: what a rule holds is refused, and the API has no queue
+	// Revocations knows which tokens are good no longer; nil: none are ever revoked.
+	Revocations Revocations
+	Lost        func() error // says why nothing can be recorded; nil: it always can
+	Admin       string       // host:port on loopback for health, metrics and the API; empty: none
+	Where       string       // of the admin address in the configuration, for errors: file:line
+	Limits      Limits
+	Log         *slog.Logger               // nil: nothing is logged
+	Registry    *prometheus.Registry       // nil: one of its own
+	Ready       func(listeners []Listener) // called by Run once every listener is up
 }
 
 // Settings are what a reload may change.
@@ -48,6 +50,7 @@ type Settings struct {
 	Targets  []Target
 	Verifier Verifier
 	TLS      *tls.Config // of the client leg; nil: listeners speak no TLS
+	CA       string      // file of the authority that TLS's certificate is from; empty: one that clients know
 	// Release is called once when these settings have been replaced and the last client that uses them is gone.
 	Release func()
 }
@@ -58,6 +61,9 @@ type Target struct {
 	Listen string      // host:port; empty: by name, on every listener of the protocol
 	Chain  core.Plugin // nil: everybody who can sign in may do anything
 	Where  string      // of the listen address in the configuration, for errors: file:line
+	// User is the name by which Weir signs in at the target for an identity; empty: the same for all. Nil: the same.
+	User  func(ctx context.Context, id core.Identity) string
+	Notes []Note // what its chain may do, for those who want to know before
 }
 
 // Listener is an address that clients can reach.
@@ -84,6 +90,8 @@ type Gateway struct {
 	ready  bool
 
 	draining chan struct{}
+	leaving  context.Context // ends when draining closes
+	leave    context.CancelFunc
 	clients  sync.WaitGroup
 	killing  context.Context // ends when the drain is over
 	kill     context.CancelCauseFunc
@@ -106,6 +114,7 @@ func New(c Config, s Settings) (*Gateway, error) {
 		up: map[string]*listener{}, draining: make(chan struct{}),
 	}
 	g.killing, g.kill = context.WithCancelCause(context.Background())
+	g.leaving, g.leave = context.WithCancel(context.Background())
 	g.metrics = newMetrics(c.Registry, g)
 	var err error
 	if g.now, err = g.generation(s); err != nil {
@@ -148,6 +157,11 @@ func (g *Gateway) Run(ctx context.Context) error {
 		if w, ok := p.(core.Warmer); ok && g.speaks(p.Name()) {
 			go g.warm(ctx, p.Name(), w)
 		}
+	}
+	if g.Revocations != nil {
+		watching, stop := context.WithCancel(context.Background()) // as long as there are sessions, drain included
+		defer stop()
+		go g.watchRevocations(watching)
 	}
 	for _, l := range opened {
 		go l.accept()
@@ -296,6 +310,7 @@ func (g *Gateway) stopping() bool {
 func (g *Gateway) drain() error {
 	g.mu.Lock()
 	close(g.draining)
+	g.leave()
 	for address, l := range g.up {
 		_ = l.Close()
 		delete(g.up, address)

@@ -13,6 +13,7 @@ type metrics struct {
 	acceptErrors prometheus.Counter
 	panics       prometheus.Counter
 	reloads      *prometheus.CounterVec
+	revoked      prometheus.Counter
 	signIn       prometheus.Histogram
 }
 
@@ -23,12 +24,13 @@ func newMetrics(reg *prometheus.Registry, g *Gateway) *metrics {
 		acceptErrors: prometheus.NewCounter(prometheus.CounterOpts{Name: "weir_gateway_accept_errors_total", Help: "Times that accepting a connection failed."}),
 		panics:       prometheus.NewCounter(prometheus.CounterOpts{Name: "weir_gateway_panics_total", Help: "Clients lost to a panic of their protocol."}),
 		reloads:      prometheus.NewCounterVec(prometheus.CounterOpts{Name: "weir_gateway_reloads_total", Help: "Reloads, by result: done or failed."}, []string{"result"}),
+		revoked:      prometheus.NewCounter(prometheus.CounterOpts{Name: "weir_gateway_revoked_total", Help: "Open sessions that were ended because their token was revoked."}),
 		signIn: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name: "weir_gateway_sign_in_seconds", Help: "From accepting a connection to its open session.",
 			Buckets: []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10},
 		}),
 	}
-	reg.MustRegister(m.refused, m.connections, m.acceptErrors, m.panics, m.reloads, m.signIn, &collector{g})
+	reg.MustRegister(m.refused, m.connections, m.acceptErrors, m.panics, m.reloads, m.revoked, m.signIn, &collector{g})
 	return m
 }
 

@@ -27,6 +27,8 @@ const (
 type Config struct {
 	Providers []Provider
 	Service   *Issuer          // the gateway's own tokens; nil: none are accepted
+	RunTTL    time.Duration    // for how long a run's token may be good although the one that it was made out of is over
+	Operators *Issuer          // whose tokens the admin address takes; nil: none
 	HTTP      *http.Client     // to reach providers; nil: one with timeouts, no redirects and bounded answers
 	Log       *slog.Logger     // nil: nothing is logged
 	Now       func() time.Time // nil: time.Now
@@ -35,6 +37,8 @@ type Config struct {
 // Verifier recognises clients by their tokens. It is safe for concurrent use.
 type Verifier struct {
 	service   *Issuer
+	operators *Issuer
+	runTTL    time.Duration
 	providers map[string]*provider // by issuer
 	now       func() time.Time
 }
@@ -42,7 +46,7 @@ type Verifier struct {
 // New checks the configuration and reaches for nothing: a provider that is down must not keep the gateway from
 // starting. Keys are fetched when the first token asks for them.
 func New(_ context.Context, c Config) (*Verifier, error) {
-	v := &Verifier{service: c.Service, providers: map[string]*provider{}, now: c.Now}
+	v := &Verifier{service: c.Service, operators: c.Operators, runTTL: c.RunTTL, providers: map[string]*provider{}, now: c.Now}
 	if v.now == nil {
 		v.now = time.Now
 	}
@@ -56,7 +60,7 @@ func New(_ context.Context, c Config) (*Verifier, error) {
 		switch {
 		case p.Issuer == "" || p.Audience == "":
 			return nil, fmt.Errorf("identity: provider %q needs an issuer and an audience", p.Name)
-		case p.Issuer == serviceIssuer || v.providers[p.Issuer] != nil:
+		case p.Issuer == ServiceIssuer || v.providers[p.Issuer] != nil:
 			return nil, fmt.Errorf("identity: issuer %q stands twice", p.Issuer)
 		}
 		v.providers[p.Issuer] = newProvider(p, c, v.now)
@@ -75,7 +79,7 @@ func (v *Verifier) Verify(ctx context.Context, token string) (core.Identity, err
 		return core.Identity{}, err
 	}
 	// The issuer is read before the signature was checked. It only selects who checks.
-	if t.issuer == serviceIssuer && v.service != nil {
+	if t.issuer == ServiceIssuer && v.service != nil {
 		return v.service.verify(t, v.now())
 	}
 	if p := v.providers[t.issuer]; p != nil {

@@ -23,7 +23,7 @@ import (
 
 // What the gateway's own tokens say of themselves.
 const (
-	serviceIssuer   = "weir"
+	ServiceIssuer   = "weir" // in iss
 	serviceAudience = "weir"
 	keyFile         = "tokens.key"
 	// MaxTTL is how long a service token may be valid unless the configuration says otherwise.
@@ -39,6 +39,7 @@ type Issuer struct {
 	kid    string
 	signer jose.Signer
 	maxTTL time.Duration
+	dir    string
 }
 
 // Grant is what a service token is made for.
@@ -67,7 +68,7 @@ func OpenIssuer(dir string, maxTTL time.Duration) (*Issuer, error) {
 		return nil, fmt.Errorf("identity: %w", err)
 	}
 	sum := sha256.Sum256(key.Public().(ed25519.PublicKey))
-	i := &Issuer{key: key, kid: base64.RawURLEncoding.EncodeToString(sum[:12]), maxTTL: maxTTL}
+	i := &Issuer{key: key, kid: base64.RawURLEncoding.EncodeToString(sum[:12]), maxTTL: maxTTL, dir: dir}
 	i.signer, err = jose.NewSigner(jose.SigningKey{Algorithm: jose.EdDSA, Key: key}, (&jose.SignerOptions{}).WithType("JWT").WithHeader("kid", i.kid))
 	if err != nil {
 		return nil, fmt.Errorf("identity: %w", err)
@@ -132,12 +133,21 @@ func makeKey(dir string) error {
 
 var runShape = regexp.MustCompile(`^[A-Za-z0-9._:-]{1,128}$`)
 
-// Issue signs a token and says when it expires.
-func (i *Issuer) Issue(g Grant) (token string, expires time.Time, err error) {
-	return i.issue(g, time.Now())
+// Issue signs a token and enters it into the list of those that were made: what is not listed is not given out.
+func (i *Issuer) Issue(g Grant) (Issued, error) {
+	t, err := i.issue(g, time.Now())
+	if err != nil {
+		return Issued{}, err
+	}
+	if err := i.enter(&t); err != nil {
+		return Issued{}, fmt.Errorf("identity: the token cannot be entered into the list of tokens: %w", err)
+	}
+	return t, nil
 }
 
-func (i *Issuer) issue(g Grant, now time.Time) (string, time.Time, error) {
+func (i *Issuer) issue(g Grant, now time.Time) (Issued, error) { return i.make(g, now, nil) }
+
+func (i *Issuer) make(g Grant, now time.Time, acting *actingFor) (Issued, error) {
 	if g.TTL == 0 {
 		g.TTL = min(time.Hour, i.maxTTL)
 	}
@@ -160,59 +170,67 @@ func (i *Issuer) issue(g Grant, now time.Time) (string, time.Time, error) {
 		problem = fmt.Sprintf("a token holds at most %d groups", maxGroups)
 	}
 	if problem != "" {
-		return "", time.Time{}, errors.New("identity: " + problem)
+		return Issued{}, errors.New("identity: " + problem)
 	}
 	now = now.Truncate(time.Second)
 	expires := now.Add(g.TTL)
-	payload, err := json.Marshal(struct {
-		Issuer   string   `json:"iss"`
-		Subject  string   `json:"sub"`
-		Audience string   `json:"aud"`
-		Groups   []string `json:"groups,omitempty"`
-		Kind     string   `json:"kind"`
-		Run      string   `json:"run,omitempty"`
-		Targets  []string `json:"targets,omitempty"`
-		Issued   int64    `json:"iat"`
-		Expires  int64    `json:"exp"`
-		ID       string   `json:"jti"`
-	}{serviceIssuer, g.Subject, serviceAudience, g.Groups, g.Kind, g.Run, g.Targets, now.Unix(), expires.Unix(), core.NewID(now)})
+	id := core.NewID(now)
+	token, err := i.sign(claimSet{
+		ServiceIssuer, g.Subject, serviceAudience, g.Groups, g.Kind, g.Run, g.Targets, now.Unix(), expires.Unix(), id, acting,
+	})
 	if err != nil {
-		return "", time.Time{}, fmt.Errorf("identity: %w", err)
+		return Issued{}, err
+	}
+	if len(token) > MaxToken {
+		return Issued{}, fmt.Errorf("identity: the token would be larger than %d KiB", MaxToken>>10)
+	}
+	return Issued{
+		Token: token, ID: id, Subject: g.Subject, Groups: g.Groups, Kind: g.Kind, Run: g.Run, Targets: g.Targets, Issued: now.UTC(), Expires: expires.UTC(),
+	}, nil
+}
+
+// claimSet is the payload of a token of this gateway.
+type claimSet struct {
+	Issuer   string   `json:"iss"`
+	Subject  string   `json:"sub"`
+	Audience string   `json:"aud"`
+	Groups   []string `json:"groups,omitempty"`
+	Kind     string   `json:"kind"`
+	Run      string   `json:"run,omitempty"`
+	Targets  []string `json:"targets,omitempty"`
+	Issued   int64    `json:"iat"`
+	Expires  int64    `json:"exp"`
+	ID       string   `json:"jti"`
+
+	For *actingFor `json:"for,omitempty"`
+}
+
+func (i *Issuer) sign(c claimSet) (string, error) {
+	payload, err := json.Marshal(c)
+	if err != nil {
+		return "", fmt.Errorf("identity: %w", err)
 	}
 	jws, err := i.signer.Sign(payload)
 	if err != nil {
-		return "", time.Time{}, fmt.Errorf("identity: %w", err)
+		return "", fmt.Errorf("identity: %w", err)
 	}
 	token, err := jws.CompactSerialize()
 	if err != nil {
-		return "", time.Time{}, fmt.Errorf("identity: %w", err)
+		return "", fmt.Errorf("identity: %w", err)
 	}
-	if len(token) > MaxToken {
-		return "", time.Time{}, fmt.Errorf("identity: the token would be larger than %d KiB", MaxToken>>10)
-	}
-	return token, expires, nil
+	return token, nil
 }
 
 // verify recognises a token of this gateway.
 func (i *Issuer) verify(t *token, now time.Time) (core.Identity, error) {
-	if t.alg != jose.EdDSA || t.kid != i.kid {
-		return core.Identity{}, refuse("key", "the token was not signed by this gateway")
-	}
-	payload, err := t.jws.Verify(i.key.Public())
-	if err != nil {
-		return core.Identity{}, refuse("signature", "the token was not signed by this gateway")
-	}
-	c, err := read(payload)
-	if err == nil {
-		err = c.check(serviceIssuer, serviceAudience, now)
-	}
+	c, err := i.claims(t, serviceAudience, now)
 	if err != nil {
 		return core.Identity{}, err
 	}
-	if !c.hasIssued || !c.hasID || c.expires.Sub(c.issued) > i.maxTTL {
+	if !c.hasIssued || c.id == "" || c.expires.Sub(c.issued) > i.maxTTL {
 		return core.Identity{}, refuse("ttl", "the token is valid for longer than this gateway allows (%s)", i.maxTTL)
 	}
-	id := core.Identity{Subject: c.subject, Issuer: serviceIssuer, Expires: c.expires, Groups: []string{}}
+	id := core.Identity{Subject: c.subject, Issuer: ServiceIssuer, Token: c.id, Expires: c.expires, Groups: []string{}}
 	id.Kind, _ = c.all["kind"].(string)
 	id.Run, _ = c.all["run"].(string)
 	for name, list := range map[string]*[]string{"groups": &id.Groups, "targets": &id.Targets} {
@@ -225,5 +243,29 @@ func (i *Issuer) verify(t *token, now time.Time) (core.Identity, error) {
 	if !slices.Contains(kinds, id.Kind) {
 		return core.Identity{}, refuse("malformed", "the token names no kind")
 	}
+	if x, ok := c.all["for"]; ok { // a run's: policies see who began it, as the provider says it
+		m, is := x.(map[string]any)
+		if id.Issuer, _ = m["iss"].(string); !is || id.Issuer == "" {
+			return core.Identity{}, refuse("malformed", "the token does not say for whom it is")
+		}
+		id.Parent, _ = m["jti"].(string)
+		id.Claims, _ = m["claims"].(map[string]any)
+	}
 	return id, nil
+}
+
+// claims returns what a token says that this gateway signed for an audience.
+func (i *Issuer) claims(t *token, audience string, now time.Time) (*claims, error) {
+	if t.alg != jose.EdDSA || t.kid != i.kid {
+		return nil, refuse("key", "the token was not signed by this gateway")
+	}
+	payload, err := t.jws.Verify(i.key.Public())
+	if err != nil {
+		return nil, refuse("signature", "the token was not signed by this gateway")
+	}
+	c, err := read(payload)
+	if err != nil {
+		return nil, err
+	}
+	return c, c.check(ServiceIssuer, audience, now)
 }

@@ -30,15 +30,15 @@ func TestServiceTokens(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	token, expires, err := i.Issue(Grant{Subject: "loop-7", Groups: []string{"agents"}, Kind: "agent", Run: "run-1", Targets: []string{"orders"}, TTL: 10 * time.Minute})
+	made, err := i.Issue(Grant{Subject: "loop-7", Groups: []string{"agents"}, Kind: "agent", Run: "run-1", Targets: []string{"orders"}, TTL: 10 * time.Minute})
 	if err != nil {
 		t.Fatal(err)
 	}
-	id, err := v.Verify(t.Context(), token)
+	id, err := v.Verify(t.Context(), made.Token)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if id.Subject != "loop-7" || id.Issuer != "weir" || fmt.Sprint(id.Groups) != "[agents]" || id.Kind != "agent" || id.Run != "run-1" || fmt.Sprint(id.Targets) != "[orders]" || !id.Expires.Equal(expires) {
+	if id.Token != made.ID || id.Subject != "loop-7" || id.Issuer != "weir" || fmt.Sprint(id.Groups) != "[agents]" || id.Kind != "agent" || id.Run != "run-1" || fmt.Sprint(id.Targets) != "[orders]" || !id.Expires.Equal(made.Expires) {
 		t.Errorf("got %+v", id)
 	}
 }
@@ -57,11 +57,11 @@ func TestServiceTokensRefused(t *testing.T) {
 	now := time.Now()
 	v, _ := New(t.Context(), Config{Service: i, Now: func() time.Time { return now }})
 	issue := func(i *Issuer, g Grant, at time.Time) string {
-		token, _, err := i.issue(g, at)
+		made, err := i.issue(g, at)
 		if err != nil {
 			t.Fatal(err)
 		}
-		return token
+		return made.Token
 	}
 	_, stranger, _ := ed25519.GenerateKey(rand.Reader)
 	payload := fmt.Sprintf(`{"iss":"weir","aud":"weir","sub":"root","kind":"human","jti":"1","iat":%d,"exp":%d}`, now.Unix(), now.Unix()+60)
@@ -111,7 +111,7 @@ func TestIssueRefuses(t *testing.T) {
 		"at most 1000 groups":             {Subject: "a", Groups: make([]string, 1001)},
 		"larger than 64 KiB":              {Subject: "a", Groups: []string{strings.Repeat("g", 64<<10)}},
 	} {
-		if token, _, err := i.Issue(g); err == nil || token != "" || !strings.Contains(err.Error(), want) {
+		if made, err := i.Issue(g); err == nil || made.Token != "" || !strings.Contains(err.Error(), want) {
 			t.Errorf("%+v: %v, want %s", g, err, want)
 		}
 	}

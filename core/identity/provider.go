@@ -20,8 +20,14 @@ type Provider struct {
 	Issuer      string   // exactly as in iss
 	Audience    string   // what aud must hold
 	GroupsClaim string   // default groups; a.b looks inside a, where there is no claim of the whole name
-	Clients     []string // further parties that azp may name when a token has several audiences
 	Algorithms  []string // default RS256, PS256, ES256, ES384, EdDSA
+	// Clients are the parties (azp, client_id) beside Audience that a token may have been issued to. None: any, for a token
+	// that is for Audience alone.
+	Clients      []string
+	SubjectClaim string            // default sub
+	Require      map[string]string // claims that a token must have, and their values
+	Kinds        []KindRule        // the first that fits says what an identity is
+	RunClaim     string            // holds the id of the run; none: tokens name no run
 }
 
 var usual = []string{"RS256", "PS256", "ES256", "ES384", "EdDSA"}
@@ -74,32 +80,24 @@ func (p *provider) verify(ctx context.Context, t *token, now time.Time) (core.Id
 		}
 		return core.Identity{}, refuse("invalid", "the token is not valid for this gateway")
 	}
-	if azp, ok := c.all["azp"].(string); len(c.audience) > 1 && ok && azp != p.Audience && !slices.Contains(p.Clients, azp) {
-		return core.Identity{}, refuse("party", "the token was issued to %s, which is not an accepted client", quote(azp))
-	}
-	groups, err := p.groups(c)
-	if err != nil {
-		return core.Identity{}, err
-	}
-	id := core.Identity{Subject: c.subject, Issuer: p.Issuer, Groups: groups, Kind: "human", Expires: c.expires, Claims: c.rest(p.GroupsClaim)}
-	for _, name := range []string{"client_id", "azp"} { // a client that acts for itself is its own subject: RFC 9068 section 5
-		if client, _ := c.all[name].(string); client == c.subject {
-			id.Kind = "service"
+	for _, check := range []func(*claims) error{func(c *claims) error { return fits(t, c) }, p.party, p.required} {
+		if err := check(c); err != nil {
+			return core.Identity{}, err
 		}
 	}
-	return id, nil
+	return p.identity(c)
 }
 
 // groups reads the groups claim. A provider that says "too many, look elsewhere" (_claim_names) leaves us without
 // facts that policies rely on, so the token is refused rather than taken as one without groups.
 func (p *provider) groups(c *claims) ([]string, error) {
 	x, ok := lookup(c.all, p.GroupsClaim)
+	elsewhere, _ := c.all["_claim_names"].(map[string]any) // the library has refused what is no such thing
+	_, left := elsewhere[p.GroupsClaim]
+	if more, _ := c.all["hasgroups"].(bool); left || more && !ok { // OpenID Connect Core section 5.6.2; Entra's shorter word for it
+		return nil, refuse("groups", "the provider left the groups out of the token: there are too many; have it send only those that matter here")
+	}
 	if !ok || x == nil {
-		if elsewhere, _ := c.all["_claim_names"].(map[string]any); elsewhere != nil {
-			if _, is := elsewhere[p.GroupsClaim]; is {
-				return nil, refuse("groups", "the provider left the groups out of the token: there are too many")
-			}
-		}
 		return []string{}, nil
 	}
 	groups, ok := texts(x)

@@ -1,6 +1,8 @@
 package identity
 
 import (
+	"bytes"
+	"cmp"
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/ed25519"
@@ -15,6 +17,8 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"io"
+	"log"
 	"maps"
 	"net/http"
 	"net/http/httptest"
@@ -42,11 +46,13 @@ var (
 // idp is a real OpenID provider as far as a verifier can see: discovery and keys over HTTP.
 type idp struct {
 	*httptest.Server
-	mu     sync.Mutex
-	keys   []jose.JSONWebKey
-	broken bool
-	jwks   string // overrides jwks_uri
-	hits   atomic.Int64
+	mux       http.Handler
+	mu        sync.Mutex
+	keys      []jose.JSONWebKey
+	broken    bool
+	jwks      string // overrides jwks_uri
+	elsewhere string // what is wrong with the discovery document
+	hits      atomic.Int64
 }
 
 func newIDP(t *testing.T) *idp {
@@ -60,18 +66,31 @@ func newIDP(t *testing.T) *idp {
 		{Key: otherRSA().Public(), KeyID: "twin"},
 	}}
 	mux := http.NewServeMux()
-	mux.HandleFunc("/.well-known/openid-configuration", func(w http.ResponseWriter, _ *http.Request) {
+	mux.HandleFunc("/found", func(w http.ResponseWriter, _ *http.Request) {
+		_ = json.NewEncoder(w).Encode(map[string]any{"issuer": s.URL, "jwks_uri": s.URL + "/keys"})
+	})
+	mux.HandleFunc("/.well-known/openid-configuration", func(w http.ResponseWriter, r *http.Request) {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		if s.broken {
 			http.Error(w, "down", http.StatusBadGateway)
 			return
 		}
+		issuer := s.URL
+		switch s.elsewhere {
+		case "redirect":
+			http.Redirect(w, r, "/found", http.StatusFound)
+			return
+		case "other":
+			issuer += "/other"
+		case "long":
+			_, _ = w.Write(bytes.Repeat([]byte{' '}, maxAnswer+1))
+		}
 		keys := s.URL + "/keys"
 		if s.jwks != "" {
 			keys = s.jwks
 		}
-		_ = json.NewEncoder(w).Encode(map[string]any{"issuer": s.URL, "jwks_uri": keys, "id_token_signing_alg_values_supported": []string{"RS256"}})
+		_ = json.NewEncoder(w).Encode(map[string]any{"issuer": issuer, "jwks_uri": keys, "id_token_signing_alg_values_supported": []string{"RS256"}})
 	})
 	mux.HandleFunc("/keys", func(w http.ResponseWriter, _ *http.Request) {
 		s.hits.Add(1)
@@ -84,9 +103,26 @@ func newIDP(t *testing.T) *idp {
 		_ = json.NewEncoder(w).Encode(jose.JSONWebKeySet{Keys: s.keys})
 	})
 	mux.HandleFunc("/moved", func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "/keys", http.StatusFound) })
+	s.mux = mux
 	s.Server = httptest.NewServer(mux)
 	t.Cleanup(s.Close)
 	return s
+}
+
+// secure serves the same over TLS, with a certificate of nobody, under an issuer of its own.
+func (s *idp) secure(t *testing.T) *httptest.Server {
+	t.Helper()
+	var own *httptest.Server
+	mux := http.NewServeMux()
+	mux.Handle("/keys", s.mux)
+	mux.HandleFunc("/.well-known/openid-configuration", func(w http.ResponseWriter, _ *http.Request) {
+		_ = json.NewEncoder(w).Encode(map[string]any{"issuer": own.URL, "jwks_uri": own.URL + "/keys"})
+	})
+	own = httptest.NewUnstartedServer(mux)
+	own.Config.ErrorLog = log.New(io.Discard, "", 0)
+	own.StartTLS()
+	t.Cleanup(own.Close)
+	return own
 }
 
 func (s *idp) set(f func()) { s.mu.Lock(); f(); s.mu.Unlock() }
@@ -197,80 +233,88 @@ func TestProviderRefuses(t *testing.T) {
 		return func(in []byte) []byte { m := hmac.New(sha256.New, key); m.Write(in); return m.Sum(nil) }
 	}
 	none := func([]byte) []byte { return nil }
+	es256 := func(in []byte) []byte {
+		sum := sha256.Sum256(in)
+		r, s, err := ecdsa.Sign(rand.Reader, ecKey(), sum[:])
+		if err != nil {
+			t.Fatal(err)
+		}
+		return append(r.FillBytes(make([]byte, 32)), s.FillBytes(make([]byte, 32))...)
+	}
 	jwk, _ := json.Marshal(jose.JSONWebKey{Key: otherRSA().Public(), KeyID: "mine"})
 	many := make([]string, 10_000)
 	for i := range many {
 		many[i] = "g"
 	}
-	for _, tc := range []struct{ name, token, reason string }{
-		{"empty", "", "no-token"},
-		{"garbage", "garbage", "malformed"},
-		{"three dots", "a.b.c.d", "malformed"},
-		{"not base64", "!.!.!", "malformed"},
-		{"padded base64", strings.Replace(signed(good, base), ".", "=.", 1), "malformed"},
-		{"JWE", strings.Repeat("e30.", 4) + "e30", "malformed"},
-		{"1 MB", strings.Repeat("x", 1<<20), "too-large"},
-		{"64 KiB and one", strings.Repeat("x", 65537), "too-large"},
-		{"alg none", forge(`{"alg":"none"}`, base, none), "algorithm"},
-		{"alg None", forge(`{"alg":"None"}`, base, none), "algorithm"},
-		{"alg nOnE", forge(`{"alg":"nOnE","kid":"rsa"}`, base, none), "algorithm"},
-		{"no alg", forge(`{"kid":"rsa"}`, base, none), "algorithm"},
-		{"unknown alg", signed(`{"alg":"RS257","kid":"rsa"}`, base), "algorithm"},
-		{"alg of a wrong type", forge(`{"alg":1}`, base, none), "algorithm"},
-		{"HS256 with the public key, PEM", forge(`{"alg":"HS256","kid":"rsa"}`, base, hs256(publicPEM)), "algorithm"},
-		{"HS256 with the public key, DER", forge(`{"alg":"HS256","kid":"rsa"}`, base, hs256(public)), "algorithm"},
-		{"HS256 with an empty key", forge(`{"alg":"HS256","kid":"rsa"}`, base, hs256(nil)), "algorithm"},
-		{"alg of another key", signed(`{"alg":"PS256","kid":"rsa"}`, base), "key"},
-		{"alg of another kind of key", signed(`{"alg":"RS256","kid":"ec"}`, base), "signature"},
-		{"psychic ES256", forge(`{"alg":"ES256","kid":"ec"}`, base, func([]byte) []byte { return make([]byte, 64) }), "signature"},
-		{"no signature", forge(good, base, none), "signature"},
-		{"signature of another key", forge(good, base, rs256(otherRSA())), "signature"},
-		{"signature of another text", swapPayload(signed(good, base), with(map[string]any{"sub": "root"})), "signature"},
-		{"weak key", forge(`{"alg":"RS256","kid":"weak"}`, base, rs256(weakRSA())), "key"},
-		{"encryption key", signed(`{"alg":"RS256","kid":"enc"}`, base), "key"},
-		{"two keys of one id", signed(`{"alg":"RS256","kid":"twin"}`, base), "key"},
-		{"no kid", signed(`{"alg":"RS256"}`, base), "key"},
-		{"unknown kid", signed(`{"alg":"RS256","kid":"other"}`, base), "key"},
-		{"kid as a path", signed(`{"alg":"RS256","kid":"../../etc/passwd"}`, base), "key"},
-		{"kid as SQL", signed(`{"alg":"RS256","kid":"' or 1=1 --"}`, base), "key"},
-		{"crit", signed(`{"alg":"RS256","kid":"rsa","crit":["x"],"x":1}`, base), "header"},
-		{"jku", signed(`{"alg":"RS256","kid":"rsa","jku":"https://evil.example/keys"}`, base), "header"},
-		{"x5u", signed(`{"alg":"RS256","kid":"rsa","x5u":"https://evil.example/cert"}`, base), "header"},
-		{"x5c", signed(`{"alg":"RS256","kid":"rsa","x5c":["AA"]}`, base), "header"},
-		{"jwk", forge(`{"alg":"RS256","kid":"mine","jwk":`+string(jwk)+`}`, base, rs256(otherRSA())), "header"},
-		{"key twice in the header", signed(`{"alg":"RS256","alg":"none","kid":"rsa"}`, base), "malformed"},
-		{"key twice in the claims", signed(good, strings.Replace(base, `{`, `{"sub":"root",`, 1)), "malformed"},
-		{"two objects", signed(good, base+base), "malformed"},
-		{"claims are a list", signed(good, "["+base+"]"), "malformed"},
-		{"issuer of another", signed(good, with(map[string]any{"iss": foreign.URL})), "issuer"},
-		{"issuer with a slash", signed(good, with(map[string]any{"iss": s.URL + "/"})), "issuer"},
-		{"issuer in capitals", signed(good, with(map[string]any{"iss": strings.ToUpper(s.URL)})), "issuer"},
-		{"issuer https", signed(good, with(map[string]any{"iss": strings.Replace(s.URL, "http", "https", 1)})), "issuer"},
-		{"no issuer", signed(good, with(nil, "iss")), "issuer"},
-		{"issuer a list", signed(good, with(map[string]any{"iss": []string{s.URL}})), "issuer"},
-		{"issuer weir", signed(good, with(map[string]any{"iss": "weir"})), "issuer"},
-		{"no audience", signed(good, with(nil, "aud")), "audience"},
-		{"other audience", signed(good, with(map[string]any{"aud": "other"})), "audience"},
-		{"other audiences", signed(good, with(map[string]any{"aud": []string{"a", "b"}})), "audience"},
-		{"audience as part of a text", signed(good, with(map[string]any{"aud": "weir other"})), "audience"},
-		{"audience of a wrong type", signed(good, with(map[string]any{"aud": map[string]any{"weir": 1}})), "audience"},
-		{"other party", signed(good, with(map[string]any{"aud": []string{"a", "weir"}, "azp": "a"})), "party"},
-		{"expired by 61 s", signed(good, with(map[string]any{"exp": now.Add(-61 * time.Second).Unix()})), "expired"},
-		{"no expiry", signed(good, with(nil, "exp")), "expiry"},
-		{"expiry a text", signed(good, with(map[string]any{"exp": "4102444800"})), "expiry"},
-		{"expiry in milliseconds", signed(good, with(map[string]any{"exp": now.UnixMilli()})), "expiry"},
-		{"expiry negative", signed(good, with(map[string]any{"exp": -1})), "expiry"},
-		{"expiry null", signed(good, with(map[string]any{"exp": nil})), "expiry"},
-		{"early by 61 s", signed(good, with(map[string]any{"nbf": now.Add(61 * time.Second).Unix()})), "early"},
-		{"issued in the future", signed(good, with(map[string]any{"iat": now.Add(61 * time.Second).Unix()})), "early"},
-		{"nbf a text", signed(good, with(map[string]any{"nbf": "now"})), "malformed"},
-		{"no subject", signed(good, with(nil, "sub")), "subject"},
-		{"empty subject", signed(good, with(map[string]any{"sub": ""})), "subject"},
-		{"subject a number", signed(good, with(map[string]any{"sub": 7})), "subject"},
-		{"long subject", signed(good, with(map[string]any{"sub": strings.Repeat("a", 513)})), "subject"},
-		{"groups elsewhere", signed(good, with(map[string]any{"_claim_names": map[string]any{"groups": "src1"}, "_claim_sources": map[string]any{"src1": map[string]any{"endpoint": "https://x.example"}}}, "groups")), "groups"},
-		{"too many groups", signed(good, with(map[string]any{"groups": many})), "groups"},
-		{"groups of a wrong type", signed(good, with(map[string]any{"groups": []any{1}})), "groups"},
+	for _, tc := range []struct{ name, token, reason, twin string }{
+		{"empty", "", "no-token", ""},
+		{"garbage", "garbage", "malformed", ""},
+		{"three dots", "a.b.c.d", "malformed", ""},
+		{"not base64", "!.!.!", "malformed", ""},
+		{"padded base64", strings.Replace(signed(good, base), ".", "=.", 1), "malformed", ""},
+		{"JWE", strings.Repeat("e30.", 4) + "e30", "malformed", ""},
+		{"1 MB", strings.Repeat("x", 1<<20), "too-large", ""},
+		{"64 KiB and one", strings.Repeat("x", 65537), "too-large", ""},
+		{"alg none", forge(`{"alg":"none"}`, base, none), "algorithm", ""},
+		{"alg None", forge(`{"alg":"None"}`, base, none), "algorithm", ""},
+		{"alg nOnE", forge(`{"alg":"nOnE","kid":"rsa"}`, base, none), "algorithm", ""},
+		{"no alg", forge(`{"kid":"rsa"}`, base, none), "algorithm", ""},
+		{"unknown alg", signed(`{"alg":"RS257","kid":"rsa"}`, base), "algorithm", ""},
+		{"alg of a wrong type", forge(`{"alg":1}`, base, none), "algorithm", ""},
+		{"HS256 with the public key, PEM", forge(`{"alg":"HS256","kid":"rsa"}`, base, hs256(publicPEM)), "algorithm", ""},
+		{"HS256 with the public key, DER", forge(`{"alg":"HS256","kid":"rsa"}`, base, hs256(public)), "algorithm", ""},
+		{"HS256 with an empty key", forge(`{"alg":"HS256","kid":"rsa"}`, base, hs256(nil)), "algorithm", ""},
+		{"alg of another key", signed(`{"alg":"PS256","kid":"rsa"}`, base), "key", ""},
+		{"alg of another kind of key", signed(`{"alg":"RS256","kid":"ec"}`, base), "signature", forge(`{"alg":"ES256","kid":"ec"}`, base, es256)},
+		{"psychic ES256", forge(`{"alg":"ES256","kid":"ec"}`, base, func([]byte) []byte { return make([]byte, 64) }), "signature", forge(`{"alg":"ES256","kid":"ec"}`, base, es256)},
+		{"no signature", forge(good, base, none), "signature", ""},
+		{"signature of another key", forge(good, base, rs256(otherRSA())), "signature", ""},
+		{"signature of another text", swapPayload(signed(good, base), with(map[string]any{"sub": "root"})), "signature", signed(good, with(map[string]any{"sub": "root"}))},
+		{"weak key", forge(`{"alg":"RS256","kid":"weak"}`, base, rs256(weakRSA())), "key", ""},
+		{"encryption key", signed(`{"alg":"RS256","kid":"enc"}`, base), "key", ""},
+		{"two keys of one id", signed(`{"alg":"RS256","kid":"twin"}`, base), "key", ""},
+		{"no kid", signed(`{"alg":"RS256"}`, base), "key", ""},
+		{"unknown kid", signed(`{"alg":"RS256","kid":"other"}`, base), "key", ""},
+		{"kid as a path", signed(`{"alg":"RS256","kid":"../../etc/passwd"}`, base), "key", ""},
+		{"kid as SQL", signed(`{"alg":"RS256","kid":"' or 1=1 --"}`, base), "key", ""},
+		{"crit", signed(`{"alg":"RS256","kid":"rsa","crit":["x"],"x":1}`, base), "header", ""},
+		{"jku", signed(`{"alg":"RS256","kid":"rsa","jku":"https://evil.example/keys"}`, base), "header", ""},
+		{"x5u", signed(`{"alg":"RS256","kid":"rsa","x5u":"https://evil.example/cert"}`, base), "header", ""},
+		{"x5c", signed(`{"alg":"RS256","kid":"rsa","x5c":["AA"]}`, base), "header", ""},
+		{"jwk", forge(`{"alg":"RS256","kid":"mine","jwk":`+string(jwk)+`}`, base, rs256(otherRSA())), "header", ""},
+		{"key twice in the header", signed(`{"alg":"RS256","alg":"none","kid":"rsa"}`, base), "malformed", ""},
+		{"key twice in the claims", signed(good, strings.Replace(base, `{`, `{"sub":"root",`, 1)), "malformed", ""},
+		{"two objects", signed(good, base+base), "malformed", ""},
+		{"claims are a list", signed(good, "["+base+"]"), "malformed", ""},
+		{"issuer of another", signed(good, with(map[string]any{"iss": foreign.URL})), "issuer", ""},
+		{"issuer with a slash", signed(good, with(map[string]any{"iss": s.URL + "/"})), "issuer", ""},
+		{"issuer in capitals", signed(good, with(map[string]any{"iss": strings.ToUpper(s.URL)})), "issuer", ""},
+		{"issuer https", signed(good, with(map[string]any{"iss": strings.Replace(s.URL, "http", "https", 1)})), "issuer", ""},
+		{"no issuer", signed(good, with(nil, "iss")), "issuer", ""},
+		{"issuer a list", signed(good, with(map[string]any{"iss": []string{s.URL}})), "issuer", ""},
+		{"issuer weir", signed(good, with(map[string]any{"iss": "weir"})), "issuer", ""},
+		{"no audience", signed(good, with(nil, "aud")), "audience", ""},
+		{"other audience", signed(good, with(map[string]any{"aud": "other"})), "audience", ""},
+		{"other audiences", signed(good, with(map[string]any{"aud": []string{"a", "b"}})), "audience", signed(good, with(map[string]any{"aud": []string{"a", "weir"}, "azp": "weir"}))},
+		{"audience as part of a text", signed(good, with(map[string]any{"aud": "weir other"})), "audience", signed(good, with(map[string]any{"aud": []string{"weir"}}))},
+		{"audience of a wrong type", signed(good, with(map[string]any{"aud": map[string]any{"weir": 1}})), "audience", ""},
+		{"other party", signed(good, with(map[string]any{"aud": []string{"a", "weir"}, "azp": "a"})), "party", signed(good, with(map[string]any{"aud": []string{"a", "weir"}, "azp": "weir"}))},
+		{"expired by 61 s", signed(good, with(map[string]any{"exp": now.Add(-61 * time.Second).Unix()})), "expired", signed(good, with(map[string]any{"exp": now.Add(-59 * time.Second).Unix()}))},
+		{"no expiry", signed(good, with(nil, "exp")), "expiry", ""},
+		{"expiry a text", signed(good, with(map[string]any{"exp": "4102444800"})), "expiry", signed(good, with(map[string]any{"exp": 4102444800}))},
+		{"expiry in milliseconds", signed(good, with(map[string]any{"exp": now.UnixMilli()})), "expiry", signed(good, with(map[string]any{"exp": now.Unix() + 3600}))},
+		{"expiry negative", signed(good, with(map[string]any{"exp": -1})), "expiry", ""},
+		{"expiry null", signed(good, with(map[string]any{"exp": nil})), "expiry", ""},
+		{"early by 61 s", signed(good, with(map[string]any{"nbf": now.Add(61 * time.Second).Unix()})), "early", signed(good, with(map[string]any{"nbf": now.Add(59 * time.Second).Unix()}))},
+		{"issued in the future", signed(good, with(map[string]any{"iat": now.Add(61 * time.Second).Unix()})), "early", signed(good, with(map[string]any{"iat": now.Add(59 * time.Second).Unix()}))},
+		{"nbf a text", signed(good, with(map[string]any{"nbf": "now"})), "malformed", signed(good, with(map[string]any{"nbf": now.Unix()}))},
+		{"no subject", signed(good, with(nil, "sub")), "subject", ""},
+		{"empty subject", signed(good, with(map[string]any{"sub": ""})), "subject", ""},
+		{"subject a number", signed(good, with(map[string]any{"sub": 7})), "subject", ""},
+		{"long subject", signed(good, with(map[string]any{"sub": strings.Repeat("a", 513)})), "subject", signed(good, with(map[string]any{"sub": strings.Repeat("a", 512)}))},
+		{"groups elsewhere", signed(good, with(map[string]any{"_claim_names": map[string]any{"groups": "src1"}, "_claim_sources": map[string]any{"src1": map[string]any{"endpoint": "https://x.example"}}}, "groups")), "groups", signed(good, with(map[string]any{"_claim_names": map[string]any{"address": "src1"}, "_claim_sources": map[string]any{"src1": map[string]any{"endpoint": "https://x.example"}}}))},
+		{"too many groups", signed(good, with(map[string]any{"groups": many})), "groups", signed(good, with(map[string]any{"groups": many[:1000]}))},
+		{"groups of a wrong type", signed(good, with(map[string]any{"groups": []any{1}})), "groups", signed(good, with(map[string]any{"groups": []any{"1"}}))},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			id, err := v.Verify(t.Context(), tc.token)
@@ -284,11 +328,11 @@ func TestProviderRefuses(t *testing.T) {
 			if id.Subject != "" || (len(tc.token) > 20 && strings.Contains(err.Error(), tc.token[len(tc.token)-20:])) {
 				t.Errorf("shows too much: %+v, %v", id, err)
 			}
+			// The twin differs only in what is wrong, so that the refusal is for nothing else.
+			if _, err := v.Verify(t.Context(), cmp.Or(tc.twin, signed(good, base))); err != nil {
+				t.Errorf("the twin is refused as well: %v", err)
+			}
 		})
-	}
-	// With the guards satisfied the very same parts make an accepted token: the refusals above are not for another reason.
-	if _, err := v.Verify(t.Context(), signed(good, base)); err != nil {
-		t.Error(err)
 	}
 	if n := s.hits.Load(); n != 1 {
 		t.Errorf("%d fetches of the keys, want 1", n)
@@ -373,13 +417,16 @@ func TestUnknownKeyFlood(t *testing.T) {
 
 func TestProviderUnreachable(t *testing.T) {
 	for name, breakIt := range map[string]func(*idp){
-		"down":        func(s *idp) { s.broken = true },
-		"redirect":    func(s *idp) { s.jwks = s.URL + "/moved" },
-		"jwks http":   func(s *idp) { s.jwks = "http://keys.example/keys" },
-		"jwks file":   func(s *idp) { s.jwks = "file:///etc/passwd" },
-		"only unfit":  func(s *idp) { s.keys = s.keys[2:4] },
-		"no keys":     func(s *idp) { s.keys = nil },
-		"not a proof": func(s *idp) { s.jwks = s.URL + "/nothing" },
+		"down":                     func(s *idp) { s.broken = true },
+		"redirect":                 func(s *idp) { s.jwks = s.URL + "/moved" },
+		"jwks http":                func(s *idp) { s.jwks = "http://keys.example/keys" },
+		"jwks file":                func(s *idp) { s.jwks = "file:///etc/passwd" },
+		"only unfit":               func(s *idp) { s.keys = s.keys[2:4] },
+		"no keys":                  func(s *idp) { s.keys = nil },
+		"discovery elsewhere":      func(s *idp) { s.elsewhere = "redirect" },
+		"discovery of another":     func(s *idp) { s.elsewhere = "other" },
+		"discovery without an end": func(s *idp) { s.elsewhere = "long" },
+		"not a proof":              func(s *idp) { s.jwks = s.URL + "/nothing" },
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := newIDP(t)
@@ -399,10 +446,11 @@ func FuzzVerify(f *testing.F) {
 	if err != nil {
 		f.Fatal(err)
 	}
-	token, _, err := i.Issue(Grant{Subject: "ada"})
+	made, err := i.Issue(Grant{Subject: "ada"})
 	if err != nil {
 		f.Fatal(err)
 	}
+	token := made.Token
 	f.Add(token)
 	f.Add("e30.e30.")
 	f.Add(forge(`{"alg":"EdDSA"}`, `{"iss":"weir"}`, func([]byte) []byte { return make([]byte, ed25519.SignatureSize) }))

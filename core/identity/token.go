@@ -25,6 +25,7 @@ type token struct {
 	jws    *jose.JSONWebSignature
 	alg    jose.SignatureAlgorithm
 	kid    string
+	typ    string
 	issuer string
 }
 
@@ -59,6 +60,11 @@ func parse(raw string) (*token, error) {
 		return nil, refuse("malformed", "the token's claims cannot be read")
 	}
 	t := &token{raw: raw, jws: jws, alg: jose.SignatureAlgorithm(jws.Signatures[0].Protected.Algorithm), kid: jws.Signatures[0].Protected.KeyID}
+	if typ, ok := header["typ"]; ok {
+		if err := json.Unmarshal(typ, &t.typ); err != nil {
+			return nil, refuse("malformed", "that is not a signed token (JWT)")
+		}
+	}
 	if err := json.Unmarshal(payload["iss"], &t.issuer); err != nil || t.issuer == "" {
 		return nil, refuse("issuer", "the token names no issuer")
 	}
@@ -108,12 +114,13 @@ func object(b []byte) (map[string]json.RawMessage, error) {
 
 // claims are the verified payload of a token: RFC 7519 section 4.1.
 type claims struct {
-	issuer, subject  string
-	audience         []string
-	expires, issued  time.Time
-	notBefore        time.Time
-	hasIssued, hasID bool
-	all              map[string]any
+	issuer, subject string
+	audience        []string
+	expires, issued time.Time
+	notBefore       time.Time
+	hasIssued       bool
+	id              string // jti
+	all             map[string]any
 }
 
 // read decodes a payload whose signature was checked.
@@ -150,7 +157,11 @@ func read(payload []byte) (*claims, error) {
 		}
 	}
 	_, c.hasIssued = c.all["iat"]
-	_, c.hasID = c.all["jti"].(string)
+	if id, is := c.all["jti"]; is {
+		if c.id, ok = id.(string); !ok || len(c.id) > maxSubject {
+			return nil, refuse("malformed", "the token's claim jti is not a text that can be used")
+		}
+	}
 	return c, nil
 }
 

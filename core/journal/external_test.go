@@ -99,3 +99,33 @@ func TestExternalServerAway(t *testing.T) {
 		t.Fatal("opened without a server")
 	}
 }
+
+// TestRestartWithoutServer: a gateway that is killed while the server is away starts again without it. The log takes what
+// is recorded; when the server is back, both processes' sessions are published.
+func TestRestartWithoutServer(t *testing.T) {
+	t.Parallel()
+	store := t.TempDir()
+	s := natsServer(t, store, -1)
+	port := s.Addr().(*net.TCPAddr).Port
+	c := small(t.TempDir())
+	c.NATS.URL = s.ClientURL()
+	c.MaxWAL = 64 << 20
+	j := mustOpen(t, c)
+	w := write(t, j, core.PromiseStrict, core.PromiseStrict)
+	time.Sleep(50 * time.Millisecond)
+	stopServer(s)
+	time.Sleep(50 * time.Millisecond)
+	w.stop.Store(true)
+	w.wg.Wait()
+	if err := j.release(); err != nil { // as a kill would
+		t.Fatal(err)
+	}
+	j = mustOpen(t, c)
+	again := write(t, j, core.PromiseStrict)
+	time.Sleep(50 * time.Millisecond)
+	s = natsServer(t, store, port)
+	defer func() { stopServer(s) }()
+	again.end(t, j, c.Shards)
+	w.end(t, j, c.Shards)
+	mustClose(t, j)
+}

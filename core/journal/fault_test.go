@@ -346,3 +346,48 @@ func stall(j *Journal) (release func()) {
 	j.packer.stalled.Store(true)
 	return func() { j.packer.stalled.Store(false) }
 }
+
+// TestStartWithAFullLog: a process that is killed when its log is full, because JetStream does not take it, leaves
+// nothing that the next one could not begin with.
+func TestStartWithAFullLog(t *testing.T) {
+	c := small(t.TempDir())
+	c.MaxWAL = 4 << 20
+	j := mustOpen(t, c)
+	stall(j)
+	id := core.NewID(time.Now())
+	r := mustRecorder(t, j, id)
+	kept := 0
+	var err error
+	for ; err == nil; kept++ {
+		err = settled(t, r, uint64(kept), noise(200<<10, uint64(kept)))
+	}
+	kept-- // the last one was refused
+	if !errors.Is(err, core.ErrJournalLost) {
+		t.Fatal(err)
+	}
+	if err := j.release(); err != nil { // as a kill would
+		t.Fatal(err)
+	}
+	begin := time.Now()
+	j = mustOpen(t, c)
+	if took := time.Since(begin); took > 5*time.Second {
+		t.Errorf("ready after %v", took)
+	}
+	again := mustRecorder(t, j, core.NewID(time.Now()))
+	if err := settled(t, again, 0, "it goes on"); err != nil {
+		t.Fatal(err)
+	}
+	if err := again.Seal(core.EndClosed); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	defer cancel()
+	if err := j.Flush(ctx); err != nil {
+		t.Fatal(err)
+	}
+	got, seal := read(t, blocksIn(t, j.JetStream(), c.Shards, id))
+	if len(got) < kept || seal == nil {
+		t.Fatalf("%d records of %d, seal %+v", len(got), kept, seal)
+	}
+	mustClose(t, j)
+}

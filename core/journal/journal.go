@@ -33,6 +33,9 @@ type Config struct {
 	// session whose last blocks were archived and purged just then would be told twice, and the archive's worker
 	// refuses the second telling.
 	Archive core.Store
+	// AskArchive says that another process keeps the archive, and answers for it on the bus; see AnswerLast. Sessions
+	// that a crash left open are taken up once it has answered; until then the log holds what is recorded.
+	AskArchive bool
 
 	SegmentSize int64         // bytes of a file of the write-ahead log; default 64 MiB, at least 256 KiB
 	MaxWAL      int64         // bytes of the write-ahead log before the journal counts as lost; default 1 GiB
@@ -69,6 +72,7 @@ type Journal struct {
 	lock   *os.File
 	stop   context.CancelFunc
 	wg     sync.WaitGroup
+	unmade bool // the streams are yet to be seen to
 
 	mu     sync.Mutex
 	open   map[*recorder]struct{}
@@ -141,8 +145,9 @@ func (j *Journal) start(ctx context.Context) error {
 	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
 		return fmt.Errorf("journal: %s is in use by another process", dir)
 	}
-	bus := make(chan error, 1) // the server and the log start side by side: both may have to read
-	go func() { bus <- j.connect(ctx) }()
+	bus := make(chan error, 1)                                     // the server and the log start side by side: both may have to read
+	before, _ := filepath.Glob(filepath.Join(dir, "*"+segmentExt)) // fails on a bad pattern only
+	go func() { bus <- j.connect(ctx, len(before) > 0) }()
 	left, err := j.openLog(dir)
 	if err := errors.Join(err, <-bus); err != nil {
 		return err
@@ -160,6 +165,9 @@ func (j *Journal) start(ctx context.Context) error {
 	j.wg.Go(func() { j.wal.committer(run) })
 	j.wg.Go(func() { j.packer.run(run) })
 	j.wg.Go(func() { j.reviver(run) })
+	if j.unmade {
+		j.wg.Go(func() { j.maker(run) })
+	}
 	return nil
 }
 

@@ -17,24 +17,25 @@ import (
 )
 
 const (
-	blockTarget = 1 << 20 // bytes of payload at which a block need not wait for more
-	blockMost   = 1 << 20   // bytes of payload of one block; it grows to this while JetStream is busy
-	passBytes   = 32 << 20  // bytes of blocks under way to JetStream at a time
+	blockTarget = 1 << 20  // bytes of payload at which a block need not wait for more
+	blockMost   = 1 << 20  // bytes of payload of one block; it grows to this while JetStream is busy
+	blockRoom   = 4 << 10  // what a message is larger than its block's payload
+	passBytes   = 32 << 20 // bytes of blocks under way to JetStream at a time
 	passBlocks  = 2048
 )
 
 // packer turns the log into blocks. One goroutine owns all of it but the queue.
 type packer struct {
-	log     *slog.Logger
-	wal     *wal
-	js      jetstream.JetStream
-	archive core.Store
-	age     time.Duration
-	budget  int // bytes of records in memory
-	most    int // bytes of payload of one block
-	queue   queue
-	enc     *ledger.Encoder
-	free    [][]byte // payload buffers
+	log    *slog.Logger
+	wal    *wal
+	js     jetstream.JetStream
+	stored func(ctx context.Context, id string) (head, error) // how far the archive has a session; nil: nobody can say
+	age    time.Duration
+	budget int // bytes of records in memory
+	most   int // bytes of payload of one block
+	queue  queue
+	enc    *ledger.Encoder
+	free   [][]byte // payload buffers
 
 	sessions  map[string]*packed
 	left      map[string]*leftover // sessions of an earlier process that have not been looked up yet
@@ -69,6 +70,8 @@ type packed struct {
 	seal   core.End // the session is over when its chunks are out
 	sealAt uint64
 	dead   bool // given up: its records are dropped
+	// resumed: an earlier process began it, and JetStream has taken no block of it from this one yet.
+	resumed bool
 }
 
 // chunk is a block's payload as it grows.
@@ -91,13 +94,13 @@ type flight struct {
 
 func newPacker(j *Journal, l *left) *packer {
 	p := &packer{
-		log: j.log, wal: j.wal, js: j.js, archive: j.c.Archive, age: j.c.BlockAge, budget: int(j.c.MaxPending / 2),
-		most: min(blockMost, int(j.conn.MaxPayload())-4096), enc: ledger.NewEncoder(),
+		log: j.log, wal: j.wal, js: j.js, stored: j.stored(), age: j.c.BlockAge, budget: int(j.c.MaxPending / 2),
+		enc:      ledger.NewEncoder(),
 		sessions: map[string]*packed{}, left: l.sessions, moved: make(chan struct{}),
 	}
 	p.queue.bound, p.queue.wake = int(j.c.MaxPending/2), make(chan struct{}, 1)
 	p.queue.spans = l.ranges
-	p.publisher = publisher{js: j.js, first: map[uint8]uint64{}}
+	p.publisher.js, p.publisher.first, p.publisher.streams = j.js, map[uint8]uint64{}, map[uint8]jetstream.Stream{}
 	return p
 }
 
@@ -174,6 +177,13 @@ func (p *packer) well() {
 
 // ingest reads what is durable into the sessions' payloads, as far as memory allows.
 func (p *packer) ingest(ctx context.Context) error {
+	if p.most == 0 {
+		payload := int(p.js.Conn().MaxPayload())
+		if payload == 0 {
+			return errors.New("there is no connection yet")
+		}
+		p.most = min(blockMost, payload-blockRoom)
+	}
 	for !p.full() && ctx.Err() == nil {
 		durable := p.wal.durable.Load()
 		s, ok := p.queue.first()
@@ -290,15 +300,15 @@ func (p *packer) session(ctx context.Context, e entry) (*packed, error) {
 	id := string(e.session)
 	s := &packed{id: id, shard: e.shard}
 	if o := p.left[id]; o != nil {
-		h, err := p.lookUp(ctx, id, o)
-		if err != nil {
-			return nil, err
+		if !o.found {
+			if err := p.lookUpMany(ctx, id); err != nil {
+				return nil, err
+			}
 		}
-		if h.sealed {
-			o.head = h // later entries of it need not ask again
+		if o.head.sealed {
 			return nil, nil
 		}
-		s.head, s.acked = h, h
+		s.head, s.acked, s.resumed = o.head, o.head, true
 		delete(p.left, id)
 	}
 	p.sessions[id] = s

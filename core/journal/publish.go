@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"sync"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -21,6 +22,26 @@ const (
 type publisher struct {
 	js    jetstream.JetStream
 	first map[uint8]uint64 // the first sequence that a stream is known to hold still
+
+	mu      sync.Mutex
+	streams map[uint8]jetstream.Stream // those that were asked for: asking takes a round trip
+}
+
+func (p *publisher) stream(ctx context.Context, shard uint8) (jetstream.Stream, error) {
+	p.mu.Lock()
+	s := p.streams[shard]
+	p.mu.Unlock()
+	if s != nil {
+		return s, nil
+	}
+	s, err := p.js.Stream(ctx, streamName(shard))
+	if err != nil {
+		return nil, err
+	}
+	p.mu.Lock()
+	p.streams[shard] = s
+	p.mu.Unlock()
+	return s, nil
 }
 
 type sent struct {
@@ -37,6 +58,7 @@ func (p *packer) pass(ctx context.Context, due []*packed) {
 	}
 	now := time.Now()
 	var out []sent
+	var failed error
 	size := 0
 	for _, s := range due {
 		if size >= passBytes || len(out) >= passBlocks {
@@ -52,7 +74,7 @@ func (p *packer) pass(ctx context.Context, due []*packed) {
 		ack, err := p.send(s)
 		if err != nil {
 			publishErrors.Inc()
-			p.wait(err)
+			failed = err
 			break
 		}
 		out = append(out, sent{s, ack})
@@ -60,7 +82,6 @@ func (p *packer) pass(ctx context.Context, due []*packed) {
 	}
 	timeout := time.NewTimer(ackTimeout)
 	defer timeout.Stop()
-	failed := error(nil)
 	stale := map[uint8]bool{}
 	for _, o := range out {
 		if ctx.Err() != nil {
@@ -114,7 +135,7 @@ func (p *packer) acknowledged(s *packed, seq uint64) {
 	blockBytesTotal.Add(float64(len(s.flight.block.Bytes)))
 	s.acked = s.head
 	s.acked.subject = seq
-	s.flight = nil
+	s.flight, s.resumed = nil, false
 	p.note(s)
 	if s.acked.sealed {
 		delete(p.sessions, s.id)
@@ -144,6 +165,9 @@ func (p *packer) reconcile(ctx context.Context, s *packed, stale map[uint8]bool)
 		p.acknowledged(s, h.subject)
 	case found && h.blocks == number && h.prev == s.flight.block.Header.Prev:
 		s.acked.subject = h.subject
+	case found && h.blocks > number && s.resumed:
+		p.log.Warn("journal: a block that an earlier process sent has arrived late; the session goes on behind it", "session", s.id, "block", number, "blocks there", h.blocks)
+		return p.retell(ctx, s, h)
 	case found && h.blocks > number:
 		forksTotal.Inc()
 		p.log.Error("journal: JetStream holds another history of the session; ours is given up", "session", s.id, "block", number, "blocks there", h.blocks)
@@ -162,6 +186,35 @@ func (p *packer) reconcile(ctx context.Context, s *packed, stale map[uint8]bool)
 		}
 	}
 	return nil
+}
+
+// retell makes a session's blocks anew from the log, behind those that JetStream has. An earlier process that was killed
+// may have left a block on its way, in the buffers of a connection or of a node that hung: it holds the same records,
+// cut in another place.
+func (p *packer) retell(ctx context.Context, s *packed, h head) error {
+	from, _ := s.oldest()
+	for _, c := range s.chunks {
+		p.held -= len(c.raw)
+	}
+	p.forget(s)
+	seal, sealAt := s.seal, s.sealAt
+	s.chunks, s.flight, s.seal = nil, nil, ""
+	s.head, s.acked = h, h
+	if h.sealed {
+		delete(p.sessions, s.id)
+		p.left[s.id] = &leftover{shard: s.shard, head: h, found: true}
+		return nil
+	}
+	err := p.wal.read(from, p.read, func(e entry) error {
+		if string(e.session) != s.id {
+			return nil
+		}
+		return p.entry(ctx, e)
+	})
+	if s.seal == "" {
+		s.seal, s.sealAt = seal, sealAt
+	}
+	return err
 }
 
 // refresh asks which of a stream's messages have been purged.

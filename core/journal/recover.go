@@ -1,6 +1,7 @@
 package journal
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -8,6 +9,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
@@ -21,6 +23,7 @@ type leftover struct {
 	shard  uint8
 	head   head // the last note of what JetStream has
 	sealed bool // the log holds its end
+	found  bool // head is how far it got: it has been looked up
 }
 
 // left is what an earlier process left.
@@ -88,6 +91,8 @@ func (j *Journal) openLog(dir string) (*left, error) {
 // begin takes the first segment of the new log, and seals the sessions that an earlier process left open.
 func (j *Journal) begin(left *left) error {
 	l := j.wal
+	l.allowExtra(1) // a log that was full when its process ended must not keep out the one that empties it
+	defer l.allowExtra(0)
 	l.segMu.Lock()
 	base := max(left.end, l.segSize)
 	s, err := l.take(30 * time.Second)
@@ -129,6 +134,35 @@ type laster interface {
 	Last(ctx context.Context, id string) (core.Block, error)
 }
 
+// lookUps is how many sessions are looked up at a time: a crash leaves thousands, and each takes round trips.
+const lookUps = 64
+
+// lookUpMany looks a session up, and others that will be asked for after it.
+func (p *packer) lookUpMany(ctx context.Context, id string) error {
+	ids := append(make([]string, 0, lookUps), id)
+	for other, o := range p.left {
+		if len(ids) == lookUps {
+			break
+		}
+		if other != id && !o.found {
+			ids = append(ids, other)
+		}
+	}
+	errs := make([]error, len(ids))
+	var wg sync.WaitGroup
+	for i, id := range ids {
+		o := p.left[id]
+		wg.Go(func() {
+			h, err := p.lookUp(ctx, id, o)
+			if errs[i] = err; err == nil {
+				o.head, o.found = h, true
+			}
+		})
+	}
+	wg.Wait()
+	return errs[0] // of the others, whoever asks for them hears
+}
+
 // lookUp finds out how far a session got: the furthest of its last message, the log's notes and the archive. None of
 // them is enough alone: the message may have been purged, the note may be some milliseconds old, and the archive may
 // lag behind. After a crash in the middle of a purge the last message can even be an older one than the archive has.
@@ -144,8 +178,8 @@ func (p *packer) lookUp(ctx context.Context, id string, o *leftover) (head, erro
 	if inStream.blocks > h.blocks {
 		h = inStream
 	}
-	if p.archive != nil && !h.sealed {
-		stored, err := lastStored(ctx, p.archive, id)
+	if p.stored != nil && !h.sealed {
+		stored, err := p.stored(ctx, id)
 		if err != nil {
 			return head{}, fmt.Errorf("%w: %w", errUnknown, err)
 		}
@@ -157,33 +191,47 @@ func (p *packer) lookUp(ctx context.Context, id string, o *leftover) (head, erro
 	return h, nil
 }
 
-// lastStored asks a store for the last block of a session.
-func lastStored(ctx context.Context, s core.Store, id string) (h head, err error) {
-	if l, ok := s.(laster); ok {
-		b, err := l.Last(ctx, id)
-		if errors.Is(err, core.ErrNoSession) {
-			return head{}, nil
-		}
-		if err != nil {
-			return head{}, err
-		}
-		return headOf(b)
+// stored returns who says how far the archive has a session.
+func (j *Journal) stored() func(context.Context, string) (head, error) {
+	switch {
+	case j.c.AskArchive:
+		return func(ctx context.Context, id string) (head, error) { return askLast(ctx, j.conn, id) }
+	case j.c.Archive != nil:
+		return func(ctx context.Context, id string) (head, error) { return lastStored(ctx, j.c.Archive, id) }
 	}
-	err = s.Blocks(ctx, id, func(b core.Block) error {
-		h, err = headOf(b)
-		return err
-	})
+	return nil
+}
+
+// lastStored asks a store how far it has a session.
+func lastStored(ctx context.Context, s core.Store, id string) (head, error) {
+	b, err := lastBlockOf(ctx, s, id)
 	if errors.Is(err, core.ErrNoSession) {
 		return head{}, nil
 	}
-	return h, err
+	if err != nil {
+		return head{}, err
+	}
+	return headOf(b)
+}
+
+// lastBlockOf returns the last block of a session.
+func lastBlockOf(ctx context.Context, s core.Store, id string) (last core.Block, err error) {
+	if l, ok := s.(laster); ok {
+		return l.Last(ctx, id)
+	}
+	err = s.Blocks(ctx, id, func(b core.Block) error {
+		b.Bytes = bytes.Clone(b.Bytes)
+		last = b
+		return nil
+	})
+	return last, err
 }
 
 // lastBlock asks JetStream for the last block of a session.
 func (p *packer) lastBlock(ctx context.Context, shard uint8, id string) (h head, found bool, err error) {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
-	s, err := p.js.Stream(ctx, streamName(shard))
+	s, err := p.publisher.stream(ctx, shard)
 	if err != nil {
 		return h, false, err
 	}

@@ -40,8 +40,9 @@ type Ledger struct {
 	end    int64 // bytes of leaves
 	size   int64 // number of leaves
 	sealed map[[16]byte][32]byte
-	signed []byte // the newest checkpoint
-	failed error  // a write failed: final
+	kept   map[[16]byte]standing // sessions that are held, or gone
+	signed []byte                // the newest checkpoint
+	failed error                 // a write failed: final
 }
 
 // Open opens the log in dir for writing, and makes it and its key where there is none. It refuses a log that does not
@@ -54,7 +55,7 @@ func Open(dir, keyDir string) (*Ledger, error) {
 	if err != nil {
 		return nil, err
 	}
-	l := &Ledger{dir: dir, signer: signer, public: public, sealed: map[[16]byte][32]byte{}}
+	l := &Ledger{dir: dir, signer: signer, public: public, sealed: map[[16]byte][32]byte{}, kept: map[[16]byte]standing{}}
 	if err := l.open(); err != nil {
 		l.closeFiles()
 		return nil, err
@@ -125,6 +126,9 @@ func (l *Ledger) load() error {
 		if leaf.Kind == LeafSeal {
 			l.sealed[sessionKey(leaf.Session)] = leaf.Hash
 		}
+		if s, ok := standings[leaf.Kind]; ok {
+			l.kept[sessionKey(leaf.Session)] = s
+		}
 		if err := w.add(l.size, []byte(line)); err != nil {
 			return err
 		}
@@ -160,7 +164,8 @@ func (l *Ledger) Append(leaf Leaf) error { return l.AppendAll([]Leaf{leaf}) }
 
 // AppendAll adds leaves and signs a new checkpoint; when it returns nil both are durable. The seal of a session that
 // is sealed already is passed over when it is the same, and is an error that names the session and wraps core.ErrFork
-// when it is not; then nothing is added.
+// when it is not; then nothing is added. The tombstone of a session that is gone already is passed over; one of a
+// session that is held is an error that wraps ErrHeld.
 func (l *Ledger) AppendAll(leaves []Leaf) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -169,7 +174,7 @@ func (l *Ledger) AppendAll(leaves []Leaf) error {
 	}
 	var text []byte
 	var lines [][]byte
-	fresh := map[[16]byte][32]byte{}
+	fresh, deeds := map[[16]byte][32]byte{}, map[[16]byte]standing{}
 	for i := range leaves {
 		leaf := &leaves[i]
 		if leaf.Kind == LeafSeal {
@@ -185,6 +190,21 @@ func (l *Ledger) AppendAll(leaves []Leaf) error {
 				continue
 			}
 			fresh[k] = leaf.Hash
+		}
+		if leaf.Kind.deed() {
+			k := sessionKey(leaf.Session)
+			is, ok := deeds[k]
+			if !ok {
+				is = l.kept[k]
+			}
+			next, err := is.after(leaf)
+			if err != nil {
+				return err
+			}
+			if next == is {
+				continue
+			}
+			deeds[k] = next
 		}
 		line := leaf.appendLine(nil)
 		if _, err := parseLeaf(string(line)); err != nil {
@@ -202,6 +222,9 @@ func (l *Ledger) AppendAll(leaves []Leaf) error {
 	}
 	for k, h := range fresh {
 		l.sealed[k] = h
+	}
+	for k, s := range deeds {
+		l.kept[k] = s
 	}
 	return nil
 }
@@ -260,6 +283,30 @@ func (l *Ledger) Checkpoint() []byte {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return bytes.Clone(l.signed)
+}
+
+// Holds reports whether a signed checkpoint is one of this log: signed with its key, and over leaves that it has.
+func (l *Ledger) Holds(signed []byte) error {
+	c, err := OpenCheckpoint(signed, l.public)
+	if err != nil {
+		return err
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.failed != nil {
+		return l.failed
+	}
+	if c.Size > l.size {
+		return fmt.Errorf("ledger: %s has %d leaves, %d were signed: it is an old copy, or one that stopped", l.dir, l.size, c.Size)
+	}
+	root, err := l.root(c.Size)
+	if err != nil {
+		return fmt.Errorf("ledger: %w", err)
+	}
+	if root != c.Root {
+		return fmt.Errorf("ledger: the first %d leaves in %s are not those that were signed: it is a copy that has grown by itself", c.Size, l.dir)
+	}
+	return nil
 }
 
 // ReadHashes implements tlog.HashReader over the file of inner hashes.

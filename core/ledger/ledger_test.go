@@ -295,6 +295,10 @@ func FuzzCheckpoint(f *testing.F) {
 func FuzzLeaf(f *testing.F) {
 	l := leaf(1)
 	f.Add(string(l.appendLine(nil)))
+	for _, k := range []LeafKind{LeafHold, LeafRelease, LeafGone} {
+		d := l.Done(k, "me", "a & b", time.Unix(2, 0))
+		f.Add(string(d.appendLine(nil)))
+	}
 	f.Fuzz(func(t *testing.T, s string) {
 		l, err := parseLeaf(s)
 		if err == nil && string(l.appendLine(nil)) != s {

@@ -63,7 +63,7 @@ func Prove(dir, publicKey, session string) (Proof, error) {
 			continue
 		}
 		l, err := parseLeaf(string(line))
-		if err != nil || l.Session != session {
+		if err != nil || l.Session != session || l.Kind.deed() {
 			continue
 		}
 		if l.Kind == LeafSeal || best.Kind != LeafSeal && l.Blocks >= best.Blocks {
@@ -88,6 +88,9 @@ func (p *Proof) Check(publicKey string) (Leaf, Checkpoint, error) {
 	l, err := parseLeaf(p.Leaf)
 	if err != nil {
 		return l, c, fmt.Errorf("ledger: proof: %w", err)
+	}
+	if l.Kind.deed() {
+		return l, c, fmt.Errorf("ledger: proof: a leaf of kind %s says nothing of the session's blocks", l.Kind)
 	}
 	if l.Session != p.Session {
 		return l, c, fmt.Errorf("ledger: proof: the leaf is of session %s", l.Session)

@@ -1,15 +1,10 @@
 package ledger
 
 import (
-	"bufio"
-	"bytes"
 	"context"
 	"crypto/sha256"
 	"errors"
 	"fmt"
-	"io"
-	"os"
-	"path/filepath"
 	"slices"
 	"time"
 
@@ -59,7 +54,19 @@ type Report struct {
 	Records  int       `json:"records"`
 	Bytes    int64     `json:"bytes"` // of blocks as stored
 	Open     []string  `json:"open"`  // sessions without a seal that hold as far as they go
+	Removed  []Removed `json:"removed"`
 	Problems []Problem `json:"problems"`
+}
+
+// Removed is a session that the store does not have, or not all of, because it was removed, as the signed log says.
+type Removed struct {
+	Session string    `json:"session"`
+	Time    time.Time `json:"time"`
+	By      string    `json:"by"`
+	Why     string    `json:"why"`
+	Blocks  uint64    `json:"blocks"` // that it had
+	Records uint64    `json:"records"`
+	Left    int       `json:"left"` // blocks that the store still has
 }
 
 // OK reports whether nothing was found.
@@ -97,7 +104,7 @@ func Verify(ctx context.Context, c VerifyConfig) (Report, error) {
 	seen := make(map[string]bool, len(ids))
 	for _, id := range ids {
 		seen[id] = true
-		v.session(ctx, id)
+		v.sessionOrTomb(ctx, id)
 		if ctx.Err() != nil {
 			return v.r, ctx.Err()
 		}
@@ -105,7 +112,7 @@ func Verify(ctx context.Context, c VerifyConfig) (Report, error) {
 	if c.Sessions == nil {
 		for _, id := range v.log.order { // what the log has and the store's list has not
 			if !seen[id] {
-				v.session(ctx, id)
+				v.sessionOrTomb(ctx, id)
 			}
 		}
 		if s, ok := c.Store.(Checker); ok {
@@ -119,6 +126,9 @@ func Verify(ctx context.Context, c VerifyConfig) (Report, error) {
 		}
 	}
 	if err := v.matchSeals(ctx); err != nil {
+		return v.r, err
+	}
+	if err := v.meanwhile(ctx); err != nil {
 		return v.r, err
 	}
 	v.r.Problems = append(v.r.Problems, v.log.problems...)
@@ -272,109 +282,6 @@ func (v *verifier) matchSeals(ctx context.Context) error {
 		case !leaf.covered:
 			v.problem(s.id, int64(s.number), -1, "the session's leaf is not covered by the signed checkpoint")
 		}
-	}
-	return nil
-}
-
-// logView is what a reader sees of a ledger directory.
-type logView struct {
-	seals    map[string]sealLeaf
-	heads    map[string][]Leaf // ascending by Blocks
-	order    []string          // sessions in the log's order, once each
-	problems []Problem
-}
-
-type sealLeaf struct {
-	Leaf
-	covered bool // by the signed checkpoint
-}
-
-func (v *verifier) readLog() error {
-	l := &logView{seals: map[string]sealLeaf{}, heads: map[string][]Leaf{}}
-	v.log = l
-	note := func(id, format string, args ...any) {
-		l.problems = append(l.problems, Problem{Session: id, Block: -1, Seq: -1, Text: fmt.Sprintf(format, args...)})
-	}
-	// The checkpoint first: by the time the leaves are read there are at least as many as it covers.
-	signed, err := os.ReadFile(filepath.Join(v.c.LedgerDir, checkpointFile))
-	if err != nil {
-		note("", "the log's checkpoint cannot be read: %v", err)
-	}
-	cp, cpErr := OpenCheckpoint(signed, v.c.PublicKey)
-	if err == nil && cpErr != nil {
-		note("", "%v", cpErr)
-	}
-	f, err := os.Open(filepath.Join(v.c.LedgerDir, leavesFile))
-	if err != nil {
-		note("", "the log's leaves cannot be read: %v", err)
-		return nil
-	}
-	defer f.Close()
-	var tree memory
-	size := int64(0)
-	known := map[string]bool{}
-	r := bufio.NewReaderSize(f, 1<<20)
-	for {
-		line, err := r.ReadSlice('\n')
-		if err == io.EOF {
-			break // a torn line is a leaf that is being written
-		}
-		if err != nil {
-			note("", "the log's leaves cannot be read after leaf %d: %v", size, err)
-			break
-		}
-		line = bytes.TrimSuffix(line, []byte("\n"))
-		if err := tree.add(size, line); err != nil {
-			return err
-		}
-		leaf, err := parseLeaf(string(line))
-		size++
-		if err != nil {
-			note("", "leaf %d of the log: %v", size-1, err)
-			continue
-		}
-		if !known[leaf.Session] {
-			known[leaf.Session] = true
-			l.order = append(l.order, leaf.Session)
-		}
-		if leaf.Kind == LeafHead {
-			l.heads[leaf.Session] = append(l.heads[leaf.Session], leaf)
-			continue
-		}
-		if old, ok := l.seals[leaf.Session]; ok && old.Hash != leaf.Hash {
-			note(leaf.Session, "the log has two different seals of the session (leaf %d)", size-1)
-		}
-		l.seals[leaf.Session] = sealLeaf{Leaf: leaf, covered: cpErr == nil && size <= cp.Size}
-	}
-	for _, h := range l.heads {
-		slices.SortStableFunc(h, func(a, b Leaf) int { return int(min(max(int64(a.Blocks)-int64(b.Blocks), -1), 1)) })
-	}
-	check := func(cp Checkpoint, what string) error {
-		if cp.Size > size {
-			note("", "the log has %d leaves, %s was signed for %d: leaves were cut off", size, what, cp.Size)
-			return nil
-		}
-		root, err := tree.root(cp.Size)
-		if err != nil {
-			return err
-		}
-		if root != cp.Root {
-			note("", "the log's leaves are not those that %s was signed for", what)
-		}
-		return nil
-	}
-	if cpErr == nil {
-		if err := check(cp, "its checkpoint"); err != nil {
-			return err
-		}
-	}
-	if v.c.Checkpoint != nil {
-		kept, err := OpenCheckpoint(v.c.Checkpoint, v.c.PublicKey)
-		if err != nil {
-			note("", "the checkpoint kept elsewhere: %v", err)
-			return nil
-		}
-		return check(kept, "the checkpoint kept elsewhere")
 	}
 	return nil
 }

@@ -5,15 +5,19 @@ package faults_test
 import (
 	"bufio"
 	"bytes"
+	"crypto/md5"
 	"crypto/sha256"
+	"encoding/base64"
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"io"
 	"io/fs"
+	"net/url"
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -199,10 +203,42 @@ func missing(a, b map[string]bool) (out []string) {
 	return out
 }
 
-// scan looks for texts in every file below dir: as they stand, and inside everything that zstd has packed, which is
-// how blocks are kept.
-func scan(t testing.TB, dir string, texts ...string) (found []string) {
+// forms are the ways in which a secret may turn up: as it stands, and as programs write bytes, addresses and JSON; hashed,
+// as a password would be for somebody who wants to try words.
+func forms(secret string) []string {
+	b := []byte(secret)
+	sum, old := sha256.Sum256(b), md5.Sum(append(b, "app"...))
+	out := []string{secret, hex.EncodeToString(b), strings.ToUpper(hex.EncodeToString(b)), hex.EncodeToString(sum[:]), base64.StdEncoding.EncodeToString(sum[:]), hex.EncodeToString(old[:])}
+	for shift := range 3 { // where it stands within groups of three bytes
+		for _, e := range []*base64.Encoding{base64.RawStdEncoding, base64.RawURLEncoding} {
+			if text := e.EncodeToString(append(make([]byte, shift), b...)); len(text) > 20 {
+				out = append(out, text[4:len(text)-4])
+			}
+		}
+	}
+	if s := url.QueryEscape(secret); s != secret {
+		out = append(out, s)
+	}
+	if s, _ := json.Marshal(secret); string(s[1:len(s)-1]) != secret {
+		out = append(out, string(s[1:len(s)-1]))
+	}
+	slices.Sort(out)
+	return slices.Compact(out)
+}
+
+// shows reports whether a text holds a secret, in any form.
+func shows(text, secret string) bool {
+	return slices.ContainsFunc(forms(secret), func(f string) bool { return strings.Contains(text, f) })
+}
+
+// scan looks for texts in every file below dir, in every form: as they stand, and inside everything that zstd has packed,
+// which is how blocks are kept.
+func scan(t testing.TB, dir string, secrets ...string) (found []string) {
 	t.Helper()
+	var texts []string
+	for _, s := range secrets {
+		texts = append(texts, forms(s)...)
+	}
 	z, err := zstd.NewReader(nil, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxMemory(256<<20))
 	if err != nil {
 		t.Fatal(err)

@@ -382,9 +382,10 @@ type panicError struct{ value any }
 
 func (e *panicError) Error() string { return "postgres: a session's pump panicked" }
 
-// drained ends a session at a quiet moment, as the gateway stops.
+// drained ends a session at a quiet moment: the gateway stops, or the session's token has expired.
 func (c *connection) drained() {
-	c.dismiss(codeAdminShutdown, "terminating connection: the gateway is stopping", core.EndKilled, "the gateway is stopping", nil)
+	why := c.session.Leaving()
+	c.dismiss(codeAdminShutdown, "terminating connection: "+why, core.EndKilled, why, nil)
 }
 
 // farewellTime bounds how long a farewell waits for its record: less than the gateway gives a session whose context has

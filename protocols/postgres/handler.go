@@ -23,10 +23,9 @@ type Protocol struct {
 }
 
 var (
-	_ core.Protocol  = (*Protocol)(nil)
-	_ core.Warmer    = (*Protocol)(nil)
-	_ core.Reader    = (*Protocol)(nil)
-	_ core.Connector = (*Protocol)(nil)
+	_ core.Protocol = (*Protocol)(nil)
+	_ core.Warmer   = (*Protocol)(nil)
+	_ core.Reader   = (*Protocol)(nil)
 )
 
 // New returns the protocol with a statement cache of its own.
@@ -39,20 +38,6 @@ func (*Protocol) Name() string { return "postgres" }
 
 // Warm loads the SQL grammar.
 func (p *Protocol) Warm(ctx context.Context) error { return p.reader.Warm(ctx) }
-
-// Connect returns a psql line and libpq's environment.
-func (*Protocol) Connect(t *core.Target, addr string) (string, map[string]string) {
-	host, port, err := net.SplitHostPort(addr)
-	if err != nil {
-		return "", nil
-	}
-	database := t.Upstream.Database
-	if database == "" {
-		database = t.Name
-	}
-	line := fmt.Sprintf("psql 'host=%s port=%s dbname=%s user=agent'  # the password is your token", host, port, database)
-	return line, map[string]string{"PGHOST": host, "PGPORT": port, "PGDATABASE": database, "PGUSER": "agent"}
-}
 
 // settings are a target's own, under "postgres:".
 type settings struct {
@@ -212,18 +197,7 @@ func (h *handler) open(ctx context.Context, session *core.Session, s *startup, c
 	}
 	dialing, cancel := context.WithTimeout(ctx, signIn)
 	defer cancel()
-	cred, err := t.Credential(dialing, session.Identity)
-	if err != nil {
-		return nil, &upstreamError{codeInvalidAuthorization, "Weir has no credential for the target; ask the operator", err}
-	}
-	params, err := s.upstreamParams(t, cred.User)
-	if err != nil {
-		return nil, err
-	}
-	if err := h.judgeSettings(ctx, session, params); err != nil {
-		return nil, err
-	}
-	u, err := connect(dialing, t, cred, params, h.scram, h.settings[t].AllowClearPassword)
+	cred, params, u, err := h.signIn(ctx, dialing, session, s)
 	if err != nil {
 		return nil, err
 	}

@@ -39,12 +39,16 @@ type Store struct {
 	active   *os.File // nil: the next Put begins a segment
 	current  uint32
 	sync     func(*os.File) error // (*os.File).Sync, but for tests
+
+	removing sync.Mutex              // one Remove at a time
+	steps    func(name string) error // for tests: what Remove comes to
 }
 
 // state is what is known of a segment's file.
 type state struct {
 	end    int64 // everything before it has been looked at
 	damage []string
+	info   os.FileInfo // which file it was; nil: one that this store has begun
 }
 
 // Open opens the store in dir. For writing it makes the directory (mode 0700), takes its lock, and sets a torn last
@@ -73,7 +77,10 @@ func Open(dir string, o Options) (*Store, error) {
 		return nil, fmt.Errorf("archive: %s is in use by another process", dir)
 	}
 	s.lock = lock
-	err = s.refresh()
+	err = s.leftovers()
+	if err == nil {
+		err = s.refresh()
+	}
 	if err == nil {
 		err = s.resume()
 	}
@@ -178,7 +185,7 @@ func (s *Store) stored(b *core.Block) (same, known bool, err error) {
 	if err != nil {
 		return false, true, fmt.Errorf("archive: %w", err)
 	}
-	defer f.Close()
+	defer f.Close() // the store's writer is the only one that writes a segment anew, and holds s.mu here
 	var hash [32]byte
 	at, _ := r.Stored()
 	if _, err := f.ReadAt(hash[:], at); err != nil {
@@ -281,18 +288,28 @@ func (s *Store) blocks(ctx context.Context, id string, last bool, f func(core.Bl
 		buf  []byte
 	)
 	defer func() { file.Close() }() // Close of a nil file is an error and nothing else
-	for _, r := range list {
+	for len(list) > 0 {
+		r := list[0]
 		if err := ctx.Err(); err != nil {
 			return err
 		}
 		if file == nil || open != r.Segment {
 			file.Close()
 			var err error
-			if file, err = os.Open(s.path(r.Segment)); err != nil {
-				return fmt.Errorf("archive: %w", err)
+			if file, err = s.open(r.Segment); err != nil {
+				return err
+			}
+			if file == nil { // the segment was written anew: its blocks lie elsewhere, or have been removed
+				s.mu.Lock()
+				rest := s.sessions.Of(id)
+				s.mu.Unlock()
+				at, _ := rest.Find(r.Number)
+				list = rest[at:]
+				continue
 			}
 			open = r.Segment
 		}
+		list = list[1:]
 		at, n := r.Stored()
 		if cap(buf) < n {
 			buf = make([]byte, n)

@@ -40,8 +40,12 @@ func (s *Store) refresh() error {
 			return fmt.Errorf("archive: %w", err)
 		}
 		seg := s.segments[n]
+		if seg != nil && seg.info != nil && !os.SameFile(seg.info, info) { // written anew, without some sessions
+			s.sessions.Drop(n)
+			seg = nil
+		}
 		if seg == nil {
-			seg = &state{}
+			seg = &state{info: info}
 			s.segments[n] = seg
 			if frames, ok := s.readIndex(n, info.Size()); ok {
 				for _, f := range frames {
@@ -159,11 +163,33 @@ func (s *Store) Damage(ctx context.Context) ([]string, error) {
 		if err := ctx.Err(); err != nil {
 			return out, err
 		}
-		frames, _, damage, err := scan(s.path(n), n, 0, i == len(numbers)-1)
+		frames, damage, err := s.anew(n, i == len(numbers)-1)
 		if err != nil {
 			return out, err
 		}
 		out = append(append(out, damage...), s.sessions.Unlisted(frames)...)
 	}
 	return out, nil
+}
+
+// anew scans a segment from its beginning, and again where it was written anew meanwhile, by another process.
+func (s *Store) anew(n uint32, last bool) ([]segment.Frame, []string, error) {
+	for {
+		before, err := os.Stat(s.path(n))
+		if err != nil {
+			return nil, nil, fmt.Errorf("archive: %w", err)
+		}
+		if seg := s.segments[n]; s.o.ReadOnly && (seg == nil || seg.info == nil || !os.SameFile(seg.info, before)) {
+			if err := s.refresh(); err != nil {
+				return nil, nil, err
+			}
+		}
+		frames, _, damage, err := scan(s.path(n), n, 0, last)
+		if err != nil {
+			return nil, nil, err
+		}
+		if after, err := os.Stat(s.path(n)); err != nil || os.SameFile(before, after) {
+			return frames, damage, err
+		}
+	}
 }

@@ -3,7 +3,6 @@ package index
 import (
 	"bytes"
 	"context"
-	"crypto/sha256"
 	"database/sql"
 	"encoding/json"
 	"errors"
@@ -34,7 +33,29 @@ type building struct {
 	chained, sealed                         bool
 	gap                                     bool              // the store has blocks that come after one it has not
 	texts                                   map[string]int64  // new uses by text
-	said                                    map[string]string // facts of a command, without parameters -> its text
+	said                                    map[string]*said  // by the facts of a command, without parameters
+	touches                                 map[touchID]touch // new or later ones
+	answers                                 answers
+	readers                                 func(protocol string) core.Reader
+}
+
+// said is a command as it is indexed.
+type said struct {
+	text    string
+	touches []touchID // of one that runs
+}
+
+type resourceID struct{ kind, name string }
+
+type touchID struct {
+	resourceID
+	use string
+}
+
+// touch is where a session touched a resource last.
+type touch struct {
+	record uint64
+	time   int64
 }
 
 // Add takes blocks that store holds. A block seen before changes nothing; where blocks in between are missing, or the
@@ -55,7 +76,7 @@ func (x *Index) Add(ctx context.Context, store core.Store, blocks []core.Block) 
 		}
 		s := x.building[id]
 		if s == nil {
-			blocks, err := x.known(ctx, id)
+			blocks, err := known(ctx, x.db, id)
 			if err != nil {
 				return err
 			}
@@ -66,7 +87,7 @@ func (x *Index) Add(ctx context.Context, store core.Store, blocks []core.Block) 
 				anew[id] = true
 				continue
 			}
-			s = newBuilding()
+			s = x.newBuilding()
 			x.building[id] = s
 		}
 		if b.Header.Number < s.blocks {
@@ -80,7 +101,7 @@ func (x *Index) Add(ctx context.Context, store core.Store, blocks []core.Block) 
 		touched[id] = s
 	}
 	for id := range anew {
-		s := newBuilding()
+		s := x.newBuilding()
 		err := store.Blocks(ctx, id, func(b core.Block) error {
 			if b.Header.Number == s.blocks {
 				s.add(&b)
@@ -98,9 +119,13 @@ func (x *Index) Add(ctx context.Context, store core.Store, blocks []core.Block) 
 	return x.save(ctx, touched, anew)
 }
 
+type queryer interface {
+	QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row
+}
+
 // known returns how many blocks of a session are in the index.
-func (x *Index) known(ctx context.Context, id string) (n uint64, err error) {
-	err = x.db.QueryRowContext(ctx, "SELECT blocks FROM sessions WHERE id = ?", id).Scan(&n)
+func known(ctx context.Context, db queryer, id string) (n uint64, err error) {
+	err = db.QueryRowContext(ctx, "SELECT blocks FROM sessions WHERE id = ?", id).Scan(&n)
 	if errors.Is(err, sql.ErrNoRows) {
 		return 0, nil
 	}
@@ -110,8 +135,11 @@ func (x *Index) known(ctx context.Context, id string) (n uint64, err error) {
 	return n, nil
 }
 
-func newBuilding() *building {
-	return &building{dec: ledger.Decoder{Passing: true}, decodes: true, chained: true, texts: map[string]int64{}}
+func (x *Index) newBuilding() *building {
+	return &building{
+		dec: ledger.Decoder{Passing: true}, decodes: true, chained: true,
+		texts: map[string]int64{}, touches: map[touchID]touch{}, readers: x.readers,
+	}
 }
 
 // add reads one block. What cannot be read makes the session unverified; it does not end the indexing.
@@ -164,11 +192,34 @@ func (s *building) record(r *core.Record) {
 		if f.Denied != nil {
 			s.denied++
 		}
+		if s.readers != nil {
+			s.answers.reader = s.readers(f.Protocol)
+		}
 		return
 	case core.KindCommand:
 		s.commands++
-		s.text(r.Facts)
+		s.command(r)
+	case core.KindColumns:
+		if s.answers.reader != nil && !s.answers.full {
+			var f struct {
+				Columns []core.Column `json:"columns"`
+			}
+			_ = json.Unmarshal(r.Facts, &f) // else the rows are read without
+			s.answers.columns = f.Columns
+		}
+	case core.KindResult:
+		if !s.answers.full && bytes.Contains(r.Facts, []byte(`"message":"`)) {
+			var f struct {
+				Result core.Result `json:"result"`
+			}
+			if json.Unmarshal(r.Facts, &f) == nil && s.answers.room(len(f.Result.Message)) {
+				s.answers.text(f.Result.Message)
+			}
+		}
 	case core.KindRows:
+		if !bytes.Contains(r.Facts, isDenied) { // the client did not get it
+			s.answers.rows(r.Wire)
+		}
 		if n, ok := plainRows(r.Facts); ok {
 			s.rows += n
 			return
@@ -189,7 +240,7 @@ func (s *building) record(r *core.Record) {
 		s.ended = r.Time.UnixNano()
 		return
 	}
-	if bytes.Contains(r.Facts, []byte(`"denied":{`)) {
+	if bytes.Contains(r.Facts, isDenied) {
 		var f struct {
 			Denied *core.Denial `json:"denied"`
 		}
@@ -199,15 +250,51 @@ func (s *building) record(r *core.Record) {
 	}
 }
 
-func (s *building) text(facts []byte) {
-	// A prepared statement comes again and again with other parameters: it is decoded once. The separator cannot stand
-	// inside a JSON string, where its quotation marks would be escaped.
-	said, _, _ := bytes.Cut(facts, []byte(`,"params":[`))
-	if t, ok := s.said[string(said)]; ok {
-		s.texts[t]++
-		return
+// isDenied is how the facts of what was refused say so. Inside a JSON string the quotation marks would be escaped.
+var isDenied = []byte(`"denied":{`)
+
+// command takes the text of a command, what it touches, and its parameters.
+func (s *building) command(r *core.Record) {
+	// A prepared statement comes again and again with other parameters: it is decoded once. Neither separator can stand
+	// inside a JSON string.
+	begin, rest, _ := bytes.Cut(r.Facts, []byte(`,"params":[`))
+	c, ok := s.said[string(begin)]
+	if !ok {
+		if c = saidOf(r.Facts); c == nil {
+			return
+		}
+		if len(s.said) < maxSaid {
+			if s.said == nil {
+				s.said = map[string]*said{}
+			}
+			s.said[string(begin)] = c
+		}
 	}
+	s.texts[c.text]++
+	if bytes.Contains(r.Facts, isDenied) {
+		return // it did not reach the target
+	}
+	for _, id := range c.touches {
+		s.touches[id] = touch{r.Seq, r.Time.UnixNano()}
+	}
+	if len(rest) > 0 && s.answers.room(len(rest)) {
+		var f struct {
+			Params []json.RawMessage `json:"params"`
+		}
+		_ = json.Unmarshal(r.Facts, &f) // else there is nothing to take
+		for _, p := range f.Params {
+			var text string
+			if json.Unmarshal(p, &text) == nil {
+				s.answers.text(text)
+			}
+		}
+	}
+}
+
+// saidOf decodes a command; nil: it cannot be read.
+func saidOf(facts []byte) *said {
 	var f struct {
+		Stage   string `json:"stage"`
 		Command struct {
 			Action    string          `json:"action"`
 			Text      string          `json:"text"`
@@ -215,7 +302,7 @@ func (s *building) text(facts []byte) {
 		} `json:"command"`
 	}
 	if json.Unmarshal(facts, &f) != nil {
-		return
+		return nil
 	}
 	t := f.Command.Text
 	if t == "" {
@@ -224,6 +311,7 @@ func (s *building) text(facts []byte) {
 	if len(t) > maxText {
 		t = strings.ToValidUTF8(t[:maxText], "")
 	}
+	c := &said{}
 	var b strings.Builder
 	b.WriteString(t)
 	for _, r := range f.Command.Resources {
@@ -231,16 +319,27 @@ func (s *building) text(facts []byte) {
 			b.WriteByte('\n')
 			b.WriteString(r.Name)
 		}
-	}
-	t = b.String()
-	s.texts[t]++
-	if len(s.said) < maxSaid {
-		if s.said == nil {
-			s.said = map[string]string{}
+		if f.Stage == stagePrepare || len(r.Name) > maxName {
+			continue
 		}
-		s.said[string(said)] = t
+		for _, use := range r.Use {
+			if len(c.touches) < maxTouches {
+				c.touches = append(c.touches, touchID{resourceID{r.Kind, r.Name}, use})
+			}
+		}
 	}
+	c.text = b.String()
+	return c
 }
+
+// stagePrepare is a command that is parsed and does not run.
+const stagePrepare = "prepare"
+
+// Bounds of what one command adds.
+const (
+	maxTouches = 256
+	maxName    = 1024 // bytes of a resource's name
+)
 
 // maxSaid bounds the decoded commands that are remembered while one session's blocks are added.
 const maxSaid = 1024
@@ -257,108 +356,4 @@ func plainRows(facts []byte) (n int64, ok bool) {
 	}
 	n, err := strconv.ParseInt(string(digits), 10, 64)
 	return n, err == nil
-}
-
-// save writes what has been read, all at once.
-func (x *Index) save(ctx context.Context, touched map[string]*building, anew map[string]bool) (err error) {
-	if len(touched) == 0 {
-		return nil
-	}
-	defer func() {
-		if err != nil { // what is in memory is ahead of the file: read those sessions anew
-			for id := range touched {
-				delete(x.building, id)
-			}
-			clear(x.texts)
-			err = fmt.Errorf("index: %w", err)
-		}
-	}()
-	tx, err := x.db.BeginTx(ctx, nil)
-	if err != nil {
-		return err
-	}
-	defer tx.Rollback() // after a commit it does nothing
-	for id, s := range touched {
-		if anew[id] {
-			if _, err := tx.ExecContext(ctx, "DELETE FROM uses WHERE session = ?", id); err != nil {
-				return err
-			}
-		}
-		_, err := tx.ExecContext(ctx, `INSERT OR REPLACE INTO sessions
-			(id, identity, issuer, target, protocol, run, started, ended, commands, rows, bytes, denied, end, blocks, next, partial, head, chained, sealed)
-			VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)`,
-			id, s.identity, s.issuer, s.target, s.protocol, s.run, s.started, s.ended, s.commands, s.rows, s.bytes, s.denied, s.end,
-			int64(s.blocks), int64(s.dec.Next()), s.dec.Partial(), s.head[:], s.chained, s.sealed)
-		if err != nil {
-			return err
-		}
-		for text, n := range s.texts {
-			rowid, err := x.textID(ctx, tx, text)
-			if err != nil {
-				return err
-			}
-			if _, err := tx.ExecContext(ctx, "INSERT INTO uses(session, text, n) VALUES (?,?,?) ON CONFLICT DO UPDATE SET n = n + excluded.n", id, rowid, n); err != nil {
-				return err
-			}
-		}
-	}
-	if err := tx.Commit(); err != nil {
-		return err
-	}
-	for id, s := range touched {
-		clear(s.texts)
-		if s.sealed {
-			delete(x.building, id)
-		}
-	}
-	return nil
-}
-
-// textID stores a text once, and returns its number.
-func (x *Index) textID(ctx context.Context, tx *sql.Tx, text string) (int64, error) {
-	sum := sha256.Sum256([]byte(text))
-	key := [16]byte(sum[:16])
-	if id, ok := x.texts[key]; ok {
-		return id, nil
-	}
-	var id int64
-	err := tx.QueryRowContext(ctx, "SELECT id FROM texts WHERE sha = ?", key[:]).Scan(&id)
-	if errors.Is(err, sql.ErrNoRows) {
-		res, err := tx.ExecContext(ctx, "INSERT INTO texts(sha, body) VALUES (?,?)", key[:], text)
-		if err != nil {
-			return 0, err
-		}
-		if id, err = res.LastInsertId(); err != nil {
-			return 0, err
-		}
-		if _, err := tx.ExecContext(ctx, "INSERT INTO words(rowid, body) VALUES (?,?)", id, text); err != nil {
-			return 0, err
-		}
-	} else if err != nil {
-		return 0, err
-	}
-	if len(x.texts) >= maxKnown {
-		clear(x.texts)
-	}
-	x.texts[key] = id
-	return id, nil
-}
-
-// Rebuild empties the index and reads every session of the store.
-func (x *Index) Rebuild(ctx context.Context, store core.Store) error {
-	if x.readOnly {
-		return errors.New("index: open for reading only")
-	}
-	x.mu.Lock()
-	_, err := x.db.ExecContext(ctx, `BEGIN; DELETE FROM sessions; DELETE FROM uses; DELETE FROM texts;
-		INSERT INTO words(words) VALUES ('delete-all'); COMMIT;`)
-	clear(x.building)
-	clear(x.texts)
-	x.mu.Unlock()
-	if err != nil {
-		return fmt.Errorf("index: %w", err)
-	}
-	return store.Sessions(ctx, func(id string) error {
-		return x.Add(ctx, store, []core.Block{{Header: core.BlockHeader{Session: id, Number: 1 << 62}}}) // "something is missing"
-	})
 }

@@ -1,4 +1,5 @@
-// Package index finds sessions: by who, what, when, and by the full text of their commands.
+// Package index finds sessions: by who and when, by what they touched, and by the full text of their commands and of what
+// came back.
 //
 // It is one SQLite file, derived from the archive. It can be deleted and rebuilt, and is never evidence.
 package index
@@ -10,7 +11,6 @@ import (
 	"fmt"
 	"net/url"
 	"os"
-	"strings"
 	"sync"
 	"time"
 
@@ -19,7 +19,8 @@ import (
 	"github.com/weir-gateway/weir/core"
 )
 
-const schemaVersion = 1
+// schemaVersion is raised whenever the tables change. An index of an earlier version is emptied and read anew.
+const schemaVersion = 2
 
 const schema = `
 CREATE TABLE sessions (
@@ -32,11 +33,31 @@ CREATE TABLE sessions (
 CREATE INDEX sessions_started ON sessions(started);
 CREATE INDEX sessions_identity ON sessions(identity, started);
 CREATE INDEX sessions_target ON sessions(target, started);
+CREATE INDEX sessions_denied ON sessions(started) WHERE denied > 0;
 CREATE INDEX sessions_run ON sessions(run) WHERE run <> '';
 CREATE TABLE texts (id INTEGER PRIMARY KEY, sha BLOB NOT NULL UNIQUE, body TEXT NOT NULL);
 CREATE TABLE uses (session TEXT NOT NULL, text INTEGER NOT NULL, n INTEGER NOT NULL, PRIMARY KEY (session, text)) WITHOUT ROWID;
 CREATE INDEX uses_text ON uses(text);
 CREATE VIRTUAL TABLE words USING fts5(body, content='texts', content_rowid='id', tokenize='trigram');
+CREATE TABLE resources (id INTEGER PRIMARY KEY, kind TEXT NOT NULL, name TEXT NOT NULL, base TEXT NOT NULL, UNIQUE (kind, name));
+CREATE INDEX resources_name ON resources(name);
+CREATE INDEX resources_base ON resources(base);
+CREATE TABLE touches (
+  session TEXT NOT NULL, resource INTEGER NOT NULL, use TEXT NOT NULL, record INTEGER NOT NULL, time INTEGER NOT NULL,
+  PRIMARY KEY (session, resource, use)
+) WITHOUT ROWID;
+CREATE INDEX touches_resource ON touches(resource, use, time);
+CREATE TABLE parts (id INTEGER PRIMARY KEY, session TEXT NOT NULL);
+CREATE INDEX parts_session ON parts(session);
+CREATE VIRTUAL TABLE answers USING fts5(body, content='', contentless_delete=1, detail=none, tokenize="ascii tokenchars '@._+-:/'");
+CREATE TABLE state (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+`
+
+// drop empties a file of any earlier version.
+const drop = `
+DROP TABLE IF EXISTS words; DROP TABLE IF EXISTS answers; DROP TABLE IF EXISTS sessions; DROP TABLE IF EXISTS texts;
+DROP TABLE IF EXISTS uses; DROP TABLE IF EXISTS resources; DROP TABLE IF EXISTS touches; DROP TABLE IF EXISTS parts;
+DROP TABLE IF EXISTS state;
 `
 
 // Index is an open index. Safe for concurrent use.
@@ -44,18 +65,27 @@ type Index struct {
 	db       *sql.DB
 	readOnly bool
 
-	mu       sync.Mutex // one writer
-	building map[string]*building
-	texts    map[[16]byte]int64 // some that are known to be stored
+	readers func(protocol string) core.Reader
+
+	mu        sync.Mutex // one writer
+	building  map[string]*building
+	texts     map[[16]byte]int64   // some that are known to be stored
+	resources map[resourceID]int64 // the same
+	cleared   int64                // how often texts had been removed when those were noted
 }
 
 // Query says which sessions are wanted. Zero fields do not restrict.
 type Query struct {
 	Identity, Target, Protocol, Run string
 	Since, Until                    time.Time // of the start
-	Grep                            string    // in a command's text or what it touches; case does not matter
-	Denied                          bool      // only sessions with something denied
-	Limit                           int       // default 1000
+	// Grep stands in a command's text or in the name of something it touches; or each of its words is a word of what the
+	// session sent as parameters or got back. Case does not matter.
+	Grep string
+	// Resource was touched by a command that was not refused, in the way Use: its whole name, or what follows the last
+	// dot. A name that a command gave without a schema stands for every schema's.
+	Resource, Use string
+	Denied        bool // only sessions with something denied
+	Limit         int  // default 1000
 }
 
 // Session is one line of the answer.
@@ -87,7 +117,7 @@ func Open(path string, readOnly bool) (*Index, error) {
 	} else if _, err := os.Stat(path); err != nil {
 		return nil, fmt.Errorf("index: %w", err)
 	}
-	x := &Index{readOnly: readOnly, building: map[string]*building{}, texts: map[[16]byte]int64{}}
+	x := &Index{readOnly: readOnly, building: map[string]*building{}, texts: map[[16]byte]int64{}, resources: map[resourceID]int64{}}
 	if err := x.connect(path, ""); err != nil {
 		if !readOnly {
 			return nil, err
@@ -105,19 +135,23 @@ func (x *Index) connect(path, more string) error {
 	if x.readOnly {
 		q += "&mode=ro" + more
 	} else {
-		q += "&_pragma=journal_mode(WAL)&_pragma=synchronous(NORMAL)&_txlock=immediate"
+		q += "&_pragma=journal_mode(WAL)&_pragma=synchronous(NORMAL)&_pragma=secure_delete(1)&_txlock=immediate"
 	}
 	db, err := sql.Open("sqlite", (&url.URL{Scheme: "file", Opaque: url.PathEscape(path)}).String()+q)
 	if err != nil {
 		return fmt.Errorf("index: %w", err)
 	}
 	var version int
-	if err = db.QueryRow("PRAGMA user_version").Scan(&version); err == nil && version == 0 && !x.readOnly {
-		_, err = db.Exec("BEGIN;" + schema + fmt.Sprintf("PRAGMA user_version=%d;COMMIT;", schemaVersion))
+	if err = db.QueryRow("PRAGMA user_version").Scan(&version); err == nil && version < schemaVersion && !x.readOnly {
+		_, err = db.Exec("BEGIN IMMEDIATE;" + drop + schema +
+			fmt.Sprintf("INSERT INTO state VALUES ('stale', '%d'); PRAGMA user_version=%d; COMMIT;", version, schemaVersion))
 		version = schemaVersion
 	}
-	if err == nil && version != schemaVersion {
-		err = fmt.Errorf("%s is of version %d, this build needs %d: delete it and run: weir index rebuild", path, version, schemaVersion)
+	switch {
+	case err == nil && version < schemaVersion:
+		err = fmt.Errorf("%s is of an earlier version (%d): start the gateway, or run: weir index rebuild", path, version)
+	case err == nil && version > schemaVersion:
+		err = fmt.Errorf("%s was made by a later build (version %d, this one knows %d): use that build, or delete the file and run: weir index rebuild", path, version, schemaVersion)
 	}
 	if err != nil {
 		return errors.Join(fmt.Errorf("index: %w", err), db.Close())
@@ -129,84 +163,19 @@ func (x *Index) connect(path, more string) error {
 // Close closes the index.
 func (x *Index) Close() error { return x.db.Close() }
 
-const columns = `id, identity, target, protocol, run, started, ended, commands, rows, denied, end, chained AND sealed`
-
-// Sessions returns the sessions that match, the newest first.
-func (x *Index) Sessions(ctx context.Context, q Query) ([]Session, error) {
-	var where []string
-	var args []any
-	add := func(cond string, arg ...any) {
-		where = append(where, cond)
-		args = append(args, arg...)
+// Stale reports whether sessions that the archive holds may be missing, because the file is new or was of an earlier
+// version, and what it was of: 0 says that there was none. Rebuild ends it.
+func (x *Index) Stale(ctx context.Context) (was int, stale bool, err error) {
+	err = x.db.QueryRowContext(ctx, "SELECT value FROM state WHERE key = 'stale'").Scan(&was)
+	switch {
+	case errors.Is(err, sql.ErrNoRows):
+		return 0, false, nil
+	case err != nil:
+		return 0, false, fmt.Errorf("index: %w", err)
 	}
-	for _, f := range []struct{ column, value string }{{"identity", q.Identity}, {"target", q.Target}, {"protocol", q.Protocol}, {"run", q.Run}} {
-		if f.value != "" {
-			add(f.column+" = ?", f.value)
-		}
-	}
-	if !q.Since.IsZero() {
-		add("started >= ?", q.Since.UnixNano())
-	}
-	if !q.Until.IsZero() {
-		add("started < ?", q.Until.UnixNano())
-	}
-	if q.Denied {
-		add("denied > 0")
-	}
-	if q.Grep != "" {
-		if len([]rune(q.Grep)) >= 3 { // the trigram index answers from three characters on
-			add("id IN (SELECT session FROM uses WHERE text IN (SELECT rowid FROM words WHERE words MATCH ?))", `"`+strings.ReplaceAll(q.Grep, `"`, `""`)+`"`)
-		} else {
-			add(`id IN (SELECT session FROM uses WHERE text IN (SELECT id FROM texts WHERE body LIKE ? ESCAPE '\'))`, "%"+escapeLike.Replace(q.Grep)+"%")
-		}
-	}
-	s := "SELECT " + columns + " FROM sessions"
-	if len(where) > 0 {
-		s += " WHERE " + strings.Join(where, " AND ")
-	}
-	if q.Limit <= 0 {
-		q.Limit = 1000
-	}
-	s += " ORDER BY started DESC, id DESC LIMIT ?"
-	return x.query(ctx, s, append(args, q.Limit)...)
+	return was, true, nil
 }
 
-var escapeLike = strings.NewReplacer(`\`, `\\`, `%`, `\%`, `_`, `\_`)
-
-// Session returns one session, or an error that wraps core.ErrNoSession.
-func (x *Index) Session(ctx context.Context, id string) (Session, error) {
-	all, err := x.query(ctx, "SELECT "+columns+" FROM sessions WHERE id = ?", id)
-	if err != nil {
-		return Session{}, err
-	}
-	if len(all) == 0 {
-		return Session{}, fmt.Errorf("index: %s: %w", id, core.ErrNoSession)
-	}
-	return all[0], nil
-}
-
-func (x *Index) query(ctx context.Context, s string, args ...any) ([]Session, error) {
-	rows, err := x.db.QueryContext(ctx, s, args...)
-	if err != nil {
-		return nil, fmt.Errorf("index: %w", err)
-	}
-	defer rows.Close()
-	out := []Session{}
-	for rows.Next() {
-		var v Session
-		var started, ended int64
-		if err := rows.Scan(&v.ID, &v.Identity, &v.Target, &v.Protocol, &v.Run, &started, &ended, &v.Commands, &v.Rows, &v.Denied, &v.End, &v.Verified); err != nil {
-			return nil, fmt.Errorf("index: %w", err)
-		}
-		v.Started = time.Unix(0, started).UTC()
-		if ended != 0 {
-			t := time.Unix(0, ended).UTC()
-			v.Ended = &t
-		}
-		out = append(out, v)
-	}
-	if err := rows.Err(); err != nil {
-		return nil, fmt.Errorf("index: %w", err)
-	}
-	return out, nil
-}
+// Read says who can read the recorded bytes of a protocol; without it rows cannot be searched. It is called before the
+// first Add.
+func (x *Index) Read(readers func(protocol string) core.Reader) { x.readers = readers }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/http"
 	"slices"
 	"strings"
 	"time"
@@ -74,7 +75,13 @@ func (r *remote) fetch() error {
 	if err := o.SetRange(r.from, r.from+int64(len(r.kept))-1); err != nil {
 		return err
 	}
+	if err := o.SetMatchETag(r.etag); err != nil && r.etag != "" {
+		return err
+	}
 	body, _, _, err := r.s.client.GetObject(ctx, r.s.o.Bucket, r.s.name(r.number), o)
+	if code := minio.ToErrorResponse(err); err != nil && (code.StatusCode == http.StatusPreconditionFailed || code.Code == "NoSuchVersion") {
+		return fmt.Errorf("%w: %w", errChanged, r.s.failed("reading "+r.s.name(r.number), err))
+	}
 	if err != nil {
 		return r.s.failed("reading "+r.s.name(r.number), err)
 	}
@@ -123,7 +130,7 @@ func (s *Store) list(ctx context.Context, behind uint32) ([]listed, error) {
 			if l.version != "" {
 				l.more++
 			}
-			l.object = object{size: info.Size, version: info.VersionID}
+			l.object = object{size: info.Size, version: info.VersionID, etag: info.ETag}
 		}
 	}
 	var out []listed
@@ -210,6 +217,9 @@ func (s *Store) scan(ctx context.Context, l listed) ([]segment.Frame, []string, 
 
 // Damage implements ledger.Checker: it looks at every segment anew, whatever the side files say.
 func (s *Store) Damage(ctx context.Context) ([]string, error) {
+	if err := s.reload(ctx); err != nil {
+		return nil, err
+	}
 	all, err := s.list(ctx, 0)
 	if err != nil {
 		return nil, err

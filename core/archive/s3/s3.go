@@ -68,6 +68,7 @@ type Store struct {
 type object struct {
 	size    int64
 	version string // the first one's, where the bucket keeps versions
+	etag    string
 }
 
 // Open connects to the bucket, checks that it can do what is asked of it, and reads what it holds.
@@ -180,7 +181,7 @@ func (s *Store) write(ctx context.Context, blocks []core.Block) (int, error) {
 			}})
 			b = segment.AppendFrame(b, k)
 		}
-		version, err := s.make(ctx, number, b)
+		made, err := s.make(ctx, number, b)
 		if errors.Is(err, errTaken) { // by another gateway, or by us, and the answer was lost: what it holds is seen
 			if err := s.refresh(ctx); err != nil {
 				return 0, err
@@ -194,7 +195,7 @@ func (s *Store) write(ctx context.Context, blocks []core.Block) (int, error) {
 		for _, f := range frames {
 			s.sessions.Add(f)
 		}
-		s.segments[number] = object{size: int64(len(b)), version: version}
+		s.segments[number] = made
 		s.current = max(s.current, number)
 		index := segment.Index(frames, int64(len(b)))
 		s.mu.Unlock()
@@ -244,7 +245,7 @@ func (s *Store) fresh(ctx context.Context, blocks []core.Block) (fresh []*core.B
 var errTaken = errors.New("there is an object of the name")
 
 // make makes an object, if there is none of its name.
-func (s *Store) make(ctx context.Context, number uint32, b []byte) (version string, err error) {
+func (s *Store) make(ctx context.Context, number uint32, b []byte) (object, error) {
 	ctx, cancel := context.WithTimeout(ctx, callTime)
 	defer cancel()
 	o := minio.PutObjectOptions{ContentType: "application/octet-stream", DisableMultipart: true, SendContentMd5: true}
@@ -254,12 +255,12 @@ func (s *Store) make(ctx context.Context, number uint32, b []byte) (version stri
 	}
 	info, err := s.client.Client.PutObject(ctx, s.o.Bucket, s.name(number), bytes.NewReader(b), int64(len(b)), o)
 	if code := minio.ToErrorResponse(err); err != nil && (code.StatusCode == http.StatusPreconditionFailed || code.StatusCode == http.StatusConflict) {
-		return "", errTaken
+		return object{}, errTaken
 	}
 	if err != nil {
-		return "", s.failed("storing "+s.name(number), err)
+		return object{}, s.failed("storing "+s.name(number), err)
 	}
-	return info.VersionID, nil
+	return object{size: int64(len(b)), version: info.VersionID, etag: info.ETag}, nil
 }
 
 // side stores a side file. Its loss costs a scan, so a failure is none.
@@ -313,9 +314,21 @@ func (s *Store) blocks(ctx context.Context, id string, last bool, f func(core.Bl
 	if last {
 		list = list[len(list)-1:]
 	}
-	for len(list) > 0 {
+	for changes := 0; len(list) > 0; {
 		n := run(list)
 		stored, err := s.read(ctx, list[0], span(list[:n]))
+		if errors.Is(err, errChanged) && changes < turns { // its blocks lie elsewhere, or have been removed
+			changes++
+			if err := s.reload(ctx); err != nil {
+				return err
+			}
+			s.mu.Lock()
+			rest := s.sessions.Of(id)
+			s.mu.Unlock()
+			at, _ := rest.Find(list[0].Number)
+			list = rest[at:]
+			continue
+		}
 		if err != nil {
 			return err
 		}

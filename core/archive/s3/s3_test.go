@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -66,6 +67,7 @@ func TestS3(t *testing.T) {
 	t.Run("damage", damage)
 	t.Run("a copy is a file archive", copied)
 	t.Run("lost answer", lostAnswer)
+	t.Run("removed", removed)
 }
 
 func refused(t *testing.T) {
@@ -314,5 +316,89 @@ func lostAnswer(t *testing.T) {
 	}
 	if err := s.Put(context.Background(), storetest.Session("late", 1, 1)); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// What is removed is gone from the bucket, all versions of it; what is locked stays until its time, and only then goes; a
+// reader elsewhere goes on.
+func removed(t *testing.T) {
+	ctx := context.Background()
+	for name, locks := range map[string]bool{"plain": false, "locks": true} {
+		t.Run(name, func(t *testing.T) {
+			bucket := "removed-" + name
+			server.Bucket(t, bucket, locks)
+			o := s3.Options{Bucket: bucket}
+			if locks {
+				o.Lock = 2 * time.Second
+			}
+			s := open(t, o)
+			stay, leave := storetest.Session("stay", 6, 1), storetest.Session("leave", 3, 2)
+			for i := range stay {
+				batch := stay[i : i+1]
+				if i < len(leave) {
+					batch = []core.Block{leave[i], stay[i]}
+				}
+				if err := s.Put(ctx, batch); err != nil {
+					t.Fatal(err)
+				}
+			}
+			reader := open(t, s3.Options{Bucket: bucket, ReadOnly: true})
+			whole := func() error {
+				n := 0
+				err := reader.Blocks(ctx, "stay", func(b core.Block) error {
+					if n++; b.Hash != stay[n-1].Hash || !bytes.Equal(b.Bytes, stay[n-1].Bytes) {
+						t.Errorf("block %d is another", n-1)
+					}
+					if n == 1 && !locks {
+						return s.Remove(ctx, []string{"leave"})
+					}
+					return nil
+				})
+				if err == nil && n != len(stay) {
+					err = fmt.Errorf("%d blocks of %d", n, len(stay))
+				}
+				return err
+			}
+			if locks {
+				var l *segment.Locked
+				if err := s.Remove(ctx, []string{"leave"}); !errors.As(err, &l) || l.Parts != 3 || !l.Until.After(time.Now()) {
+					t.Fatalf("before its time: %v", err)
+				}
+				if err := whole(); err != nil {
+					t.Fatal(err)
+				}
+				time.Sleep(time.Until(l.Until) + 300*time.Millisecond)
+				if err := s.Remove(ctx, []string{"leave"}); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if err := whole(); err != nil { // with what it knew before
+				t.Fatal(err)
+			}
+			for _, r := range []*s3.Store{s, reader, open(t, s3.Options{Bucket: bucket, ReadOnly: true})} {
+				if err := r.Blocks(ctx, "leave", func(core.Block) error { return nil }); !errors.Is(err, core.ErrNoSession) {
+					t.Errorf("it is still there: %v", err)
+				}
+				if d, err := r.Damage(ctx); err != nil || len(d) > 0 {
+					t.Errorf("damage: %q, %v", d, err)
+				}
+			}
+			for info := range server.Client.ListObjectsIter(ctx, bucket, minio.ListObjectsOptions{WithVersions: locks}) {
+				if info.Err != nil {
+					t.Fatal(info.Err)
+				}
+				body, err := server.Client.GetObject(ctx, bucket, info.Key, minio.GetObjectOptions{VersionID: info.VersionID})
+				if err != nil {
+					t.Fatal(err)
+				}
+				b, err := io.ReadAll(body)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if strings.HasSuffix(info.Key, ".weir") && bytes.Contains(b, []byte("\x05leave")) {
+					t.Errorf("%s (%s) still holds it", info.Key, info.VersionID)
+				}
+			}
+		})
 	}
 }

@@ -133,6 +133,16 @@ func (d Directory) Add(f Frame) {
 	}
 }
 
+// Drop forgets what lies in a segment.
+func (d Directory) Drop(number uint32) {
+	for id, list := range d {
+		*list = slices.DeleteFunc(*list, func(r Ref) bool { return r.Segment == number })
+		if len(*list) == 0 {
+			delete(d, id)
+		}
+	}
+}
+
 // Find returns where a block lies.
 func (d Directory) Find(session string, number uint64) (Ref, bool) {
 	r := d[session]

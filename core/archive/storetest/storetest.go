@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/weir-gateway/weir/core"
+	"github.com/weir-gateway/weir/core/archive/segment"
 	"github.com/weir-gateway/weir/core/ledger"
 )
 
@@ -38,6 +39,7 @@ func Run(t *testing.T, open func(t *testing.T, dir string) core.Store) {
 		{"f ends the walk", stop},
 		{"context", cancelled},
 		{"large blocks", large},
+		{"removal", removal},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			e := &env{t: t, dir: t.TempDir(), open: open}
@@ -301,4 +303,52 @@ func large(t *testing.T, e *env) {
 	e.put(b)
 	e.reopen()
 	e.want("a", []core.Block{b})
+}
+
+// removal is for stores that can remove sessions: a removed one is unknown, also after a restart, and may be stored again.
+// The others are what they were. A store that locks what it is given says so, and keeps all of it.
+func removal(t *testing.T, e *env) {
+	r, ok := e.s.(interface {
+		Remove(ctx context.Context, sessions []string) error
+	})
+	if !ok {
+		t.Skip("this store removes nothing")
+	}
+	a, b, c := Session("a", 5, 1), Session("b", 6, 2), Session("c", 4, 3)
+	e.put(a[:2]...)
+	e.put(append(slices.Clone(b[:3]), a[2:4]...)...)
+	e.put(append(append(slices.Clone(c), a[4:]...), b[3:]...)...)
+	err := r.Remove(t.Context(), []string{"a", "c", "never heard of"})
+	var locked *segment.Locked
+	if errors.As(err, &locked) {
+		if locked.Parts == 0 || !locked.Until.After(time.Now()) {
+			t.Errorf("locked: %+v", locked)
+		}
+		e.want("a", a)
+		e.want("b", b)
+		e.want("c", c)
+		return
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		e.want("b", b)
+		for _, id := range []string{"a", "c"} {
+			if err := e.s.Blocks(t.Context(), id, func(core.Block) error { return nil }); !errors.Is(err, core.ErrNoSession) {
+				t.Errorf("%s: %v", id, err)
+			}
+		}
+		if got := e.sessions(); len(got) != 1 {
+			t.Errorf("sessions: %q", got)
+		}
+		if d, ok := e.s.(ledger.Checker); ok {
+			if damage, err := d.Damage(t.Context()); err != nil || len(damage) > 0 {
+				t.Errorf("damage: %q, %v", damage, err)
+			}
+		}
+		e.reopen()
+	}
+	e.put(c...)
+	e.want("c", c)
 }

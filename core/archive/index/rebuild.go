@@ -1,0 +1,168 @@
+package index
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/weir-gateway/weir/core"
+)
+
+// atOnce is how many sessions a rebuild reads for one transaction.
+const atOnce = 64
+
+// Rebuild reads every session of the store anew, and forgets those that the store does not have. What is searched meanwhile
+// is the old or the new of each session. A gateway may go on adding to the same file. progress, which may be nil, is told
+// how many sessions have been read.
+func (x *Index) Rebuild(ctx context.Context, store core.Store, progress func(n int)) error {
+	had, err := x.Targets(ctx) // before the store's: what is added meanwhile stays
+	if err != nil {
+		return err
+	}
+	var batch []core.Block
+	n := 0
+	flush := func() error {
+		if err := x.Add(ctx, store, batch); err != nil {
+			return err
+		}
+		n += len(batch)
+		batch = batch[:0]
+		if progress != nil {
+			progress(n)
+		}
+		return nil
+	}
+	err = store.Sessions(ctx, func(id string) error {
+		delete(had, id)
+		x.mu.Lock()
+		delete(x.building, id)
+		x.mu.Unlock()
+		batch = append(batch, core.Block{Header: core.BlockHeader{Session: id, Number: behindAll}})
+		if len(batch) < atOnce {
+			return nil
+		}
+		return flush()
+	})
+	if err == nil {
+		err = flush()
+	}
+	if err != nil {
+		return err
+	}
+	gone := make([]string, 0, len(had))
+	for id := range had {
+		gone = append(gone, id)
+	}
+	if err := x.Forget(ctx, gone...); err != nil {
+		return err
+	}
+	if _, err := x.db.ExecContext(ctx, "DELETE FROM state WHERE key = 'stale'"); err != nil {
+		return fmt.Errorf("index: %w", err)
+	}
+	return nil
+}
+
+// behindAll is the number of a block that stands for "something is missing": its session is read anew.
+const behindAll = 1 << 62
+
+// Targets returns the target of every session.
+func (x *Index) Targets(ctx context.Context) (map[string]string, error) {
+	rows, err := x.db.QueryContext(ctx, "SELECT id, target FROM sessions")
+	if err != nil {
+		return nil, fmt.Errorf("index: %w", err)
+	}
+	defer rows.Close()
+	out := map[string]string{}
+	for rows.Next() {
+		var id, target string
+		if err := rows.Scan(&id, &target); err != nil {
+			return nil, fmt.Errorf("index: %w", err)
+		}
+		out[id] = target
+	}
+	return out, rows.Err()
+}
+
+// Forget removes sessions, and the texts and resources that were theirs alone: nothing of them is left in the file.
+func (x *Index) Forget(ctx context.Context, sessions ...string) error {
+	if x.readOnly {
+		return errors.New("index: open for reading only")
+	}
+	for rest := sessions; len(rest) > 0; {
+		n := min(len(rest), forgetAtOnce)
+		if err := x.forget(ctx, rest[:n]); err != nil {
+			return fmt.Errorf("index: %w", err)
+		}
+		rest = rest[n:]
+	}
+	if len(sessions) == 0 {
+		return nil
+	}
+	for _, table := range []string{"answers", "words"} { // whose entries are only marked so far
+		if err := x.merge(ctx, table); err != nil {
+			return fmt.Errorf("index: %w", err)
+		}
+	}
+	return nil
+}
+
+const forgetAtOnce = 1000
+
+func (x *Index) forget(ctx context.Context, sessions []string) error {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	tx, err := x.db.BeginTx(ctx, nil)
+	if err != nil {
+		return err
+	}
+	defer tx.Rollback() // after a commit it does nothing
+	for _, id := range sessions {
+		delete(x.building, id)
+		if err := forget(ctx, tx, id); err != nil {
+			return err
+		}
+	}
+	for _, s := range []string{
+		"INSERT INTO words(words, rowid, body) SELECT 'delete', id, body FROM texts WHERE id NOT IN (SELECT text FROM uses)",
+		"DELETE FROM texts WHERE id NOT IN (SELECT text FROM uses)",
+		"DELETE FROM resources WHERE id NOT IN (SELECT resource FROM touches)",
+		"INSERT INTO state VALUES ('cleared', 1) ON CONFLICT DO UPDATE SET value = value + 1",
+	} {
+		if _, err := tx.ExecContext(ctx, s); err != nil {
+			return err
+		}
+	}
+	return tx.Commit()
+}
+
+// merge rewrites a full-text table without what was removed from it, a piece at a time, so that blocks are added in between.
+func (x *Index) merge(ctx context.Context, table string) error {
+	const pages = 500
+	for n := -pages; ; n = pages { // the first, negative one says that all of the table is meant (SQLite, FTS5, 6.8)
+		x.mu.Lock()
+		done, err := x.mergeOnce(ctx, table, n)
+		x.mu.Unlock()
+		if done || err != nil {
+			return err
+		}
+	}
+}
+
+func (x *Index) mergeOnce(ctx context.Context, table string, pages int) (done bool, err error) {
+	c, err := x.db.Conn(ctx)
+	if err != nil {
+		return false, err
+	}
+	defer c.Close()
+	var before, after int64
+	if err := c.QueryRowContext(ctx, "SELECT total_changes()").Scan(&before); err != nil {
+		return false, err
+	}
+	if _, err := c.ExecContext(ctx, "INSERT INTO "+table+"("+table+", rank) VALUES ('merge', ?)", pages); err != nil {
+		return false, err
+	}
+	if err := c.QueryRowContext(ctx, "SELECT total_changes()").Scan(&after); err != nil {
+		return false, err
+	}
+	return after-before < 2, nil
+}

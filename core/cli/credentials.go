@@ -1,0 +1,67 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	"github.com/weir-gateway/weir/core/config"
+	"github.com/weir-gateway/weir/core/credential"
+)
+
+// openVault opens the Vault that the configuration names, if it does.
+func (l *loader) openVault() {
+	c := &l.c.Vault
+	if c.Address == "" {
+		return
+	}
+	token, err := credential.Parse(c.Token.Reference(), l.c.Dir)
+	if err == nil {
+		l.vault, err = credential.OpenVault(credential.VaultConfig{Address: c.Address, Token: token, Namespace: c.Namespace, CA: c.CA, Log: l.log})
+	}
+	if err != nil {
+		l.fail("vault", "", err)
+		return
+	}
+	l.closers = append(l.closers, l.vault.Close)
+}
+
+// logins makes what signs in at a target. Every secret is read once, so that a missing one is found before the first client
+// is.
+func (l *loader) logins(ctx context.Context, t *config.Target) (*credential.Resolver, bool) {
+	at := t.At("credential")
+	ok := true
+	login := func(path, user string, password config.Secret) (out credential.Login) {
+		var err error
+		if strings.HasPrefix(user, "${") {
+			out.User, err = l.vault.Parse(user, l.c.Dir)
+		} else {
+			out.User = credential.Plain(user)
+		}
+		if err != nil {
+			l.fail(path+".user", "", err)
+			ok = false
+		}
+		if out.Password, err = l.vault.Parse(password.Reference(), l.c.Dir); err == nil {
+			_, err = out.Password.Read(ctx)
+		}
+		if err == nil {
+			if _, e := out.User.Read(ctx); e != nil {
+				err, path = e, path+".user"
+			}
+		} else {
+			path += ".password"
+		}
+		if err != nil {
+			l.fail(path, "", err)
+			ok = false
+		}
+		return out
+	}
+	otherwise := login(at, t.Credential.User, t.Credential.Password)
+	var groups []credential.GroupLogin
+	for i, g := range t.Credential.ByGroup {
+		groups = append(groups, credential.GroupLogin{Group: g.Group, Login: login(fmt.Sprintf("%s.by_group[%d]", at, i), g.User, g.Password)})
+	}
+	return credential.ByGroup(otherwise, groups), ok
+}

@@ -1,0 +1,326 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/weir-gateway/weir/examples/cluster/loopback"
+)
+
+// torture is one run.
+type torture struct {
+	Kills, Records, Clients int
+	Within                  time.Duration
+	Seed                    uint64
+	Flips                   bool
+	Dir                     string
+	Out                     io.Writer
+
+	c      *loopback.Cluster
+	load   *loopback.Load
+	rnd    *rand.Rand
+	mu     sync.Mutex
+	counts map[string]int
+	order  []string
+	busy   map[*loopback.Process]bool // being broken, or on its way back
+	failed error
+	wg     sync.WaitGroup
+	quorum time.Time     // when a NATS server was broken last
+	slow   time.Duration // the longest time that a process took to be back
+	small  string        // a small disk, where there is one
+}
+
+// limits of what may take long on a busy machine.
+const (
+	backWithin   = 60 * time.Second
+	sealedWithin = 90 * time.Second
+	// electionsEvery is how long NATS servers are left in peace: an election alone takes them 4 to 9 seconds.
+	electionsEvery = 10 * time.Second
+)
+
+func (t *torture) run(ctx context.Context) (err error) {
+	began := time.Now()
+	keep := t.Dir != ""
+	if keep {
+		err = os.Mkdir(t.Dir, 0o700)
+	} else {
+		t.Dir, err = os.MkdirTemp("", "weir-torture-")
+	}
+	if err != nil {
+		return err
+	}
+	t.rnd, t.counts, t.busy = rand.New(rand.NewPCG(t.Seed, 1)), map[string]int{}, map[*loopback.Process]bool{}
+	o := loopback.Options{Dir: t.Dir, Log: t.Out}
+	unmount := t.smallDisk(&o)
+	if t.c, err = loopback.Start(ctx, o); err != nil {
+		unmount()
+		return err
+	}
+	defer func() {
+		err = errors.Join(err, t.c.Close())
+		unmount()
+		if err == nil && !keep {
+			err = os.RemoveAll(t.Dir)
+		} else {
+			fmt.Fprintf(t.Out, "everything is in %s\n", t.Dir)
+		}
+	}()
+	fmt.Fprintf(t.Out, "seed %d; up in %.1f s\n", t.Seed, time.Since(began).Seconds())
+
+	began = time.Now()
+	load := t.c.Begin(t.Clients, fmt.Sprint("t", t.Seed%1000))
+	t.load = load
+	told := began
+	for t.total() < t.Kills || int(load.Answers.Load())*3 < t.Records { // an answer is three records and more
+		if ctx.Err() != nil || t.failure() != nil || t.Within > 0 && time.Since(began) > t.Within {
+			break
+		}
+		t.once()
+		if time.Since(told) > time.Minute {
+			told = time.Now()
+			fmt.Fprintf(t.Out, "%.0f s: %s; %d sessions, %d answers\n", time.Since(began).Seconds(), t.tell(), load.Sessions.Load(), load.Answers.Load())
+		}
+		t.mu.Lock()
+		wait := time.Duration(20+t.rnd.IntN(250)) * time.Millisecond
+		t.mu.Unlock()
+		time.Sleep(wait)
+	}
+	t.wg.Wait()
+	took := time.Since(began)
+	seen := load.End()
+	if err := t.failure(); err != nil {
+		return err
+	}
+	fmt.Fprintf(t.Out, "%.0f s of it: %s\n%d sessions, %d answers, %d denied, %d times turned away; the slowest start took %.1f s\n",
+		took.Seconds(), t.tell(), load.Sessions.Load(), load.Answers.Load(), load.Refused.Load(), load.Turned.Load(), t.slow.Seconds())
+	if err := t.settle(seen); err != nil {
+		return err
+	}
+	return t.judge(seen)
+}
+
+// total is how many processes have been killed.
+func (t *torture) total() int {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	n := 0
+	for what, k := range t.counts {
+		if strings.HasPrefix(what, "kill") {
+			n += k
+		}
+	}
+	return n
+}
+
+func (t *torture) tell() string {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	var all []string
+	for _, what := range t.order {
+		all = append(all, fmt.Sprintf("%d × %s", t.counts[what], what))
+	}
+	return strings.Join(all, ", ")
+}
+
+func (t *torture) count(what string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.counts[what] == 0 {
+		t.order = append(t.order, what)
+		slices.Sort(t.order)
+	}
+	t.counts[what]++
+}
+
+func (t *torture) fail(err error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.failed == nil {
+		t.failed = err
+	}
+}
+
+func (t *torture) failure() error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.failed
+}
+
+// take picks a process of a group that nobody is breaking just now.
+func (t *torture) take(group []*loopback.Process) *loopback.Process {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, i := range t.rnd.Perm(len(group)) {
+		if p := group[i]; !t.busy[p] {
+			t.busy[p] = true
+			return p
+		}
+	}
+	return nil
+}
+
+// breakOne does something to a process of a group, and brings it back while the next fault comes.
+func (t *torture) breakOne(what string, group []*loopback.Process, do func(*loopback.Process)) {
+	p := t.take(group)
+	if p == nil {
+		return
+	}
+	t.count(what)
+	t.wg.Go(func() {
+		do(p)
+		began := time.Now()
+		err := p.Start()
+		if err == nil {
+			err = t.back(p)
+		}
+		if err != nil {
+			t.fail(fmt.Errorf("after %s: %w", what, err))
+		}
+		slow := time.Since(began)
+		t.peace(p)
+		t.mu.Lock()
+		t.slow = max(t.slow, slow)
+		delete(t.busy, p)
+		t.mu.Unlock()
+	})
+}
+
+// peace lets a process do some work before it is broken again. Some gateways get none: they are broken while sessions
+// open.
+func (t *torture) peace(p *loopback.Process) {
+	i := slices.Index(t.c.Gateways, p)
+	if i < 0 {
+		time.Sleep(time.Second)
+		return
+	}
+	t.mu.Lock()
+	none := t.rnd.IntN(4) == 0
+	t.mu.Unlock()
+	from := t.load.AnswersBy(i)
+	for end := time.Now().Add(10 * time.Second); !none && t.load.AnswersBy(i) < from+60 && time.Now().Before(end); {
+		time.Sleep(10 * time.Millisecond)
+	}
+}
+
+// back waits until a process is ready. One that ends because the cluster was not there is started again, as a
+// supervisor would.
+func (t *torture) back(p *loopback.Process) error {
+	var err error
+	for end := time.Now().Add(backWithin); time.Now().Before(end); {
+		if err = p.Ready(time.Until(end)); err == nil {
+			return nil
+		}
+		if p.Running() {
+			return err
+		}
+		time.Sleep(200 * time.Millisecond)
+		if err := p.Start(); err != nil {
+			return err
+		}
+	}
+	return err
+}
+
+func kill(p *loopback.Process) { p.Kill() }
+
+// once does one thing.
+func (t *torture) once() {
+	t.mu.Lock()
+	pause, nats, other := time.Duration(t.rnd.IntN(2000))*time.Millisecond, t.rnd.IntN(10), t.rnd.IntN(100)
+	t.mu.Unlock()
+	hang := func(p *loopback.Process) {
+		_ = p.Signal(syscall.SIGSTOP) // gone already
+		time.Sleep(pause)
+		_ = p.Signal(syscall.SIGCONT)
+	}
+	hangAndKill := func(p *loopback.Process) {
+		hang(p)
+		p.Kill()
+	}
+	if time.Since(t.quorum) > electionsEvery {
+		t.quorum = time.Now()
+		switch n := nats; {
+		case n < 5:
+			t.breakOne("kill NATS server", t.c.Nodes, kill)
+		case n < 6 && t.Flips:
+			t.breakOne("kill NATS server and flip a bit of its files", t.c.Nodes, t.flip)
+		case n < 6: // the quorum is gone for a while
+			t.breakOne("kill NATS server", t.c.Nodes, func(p *loopback.Process) { p.Kill(); time.Sleep(pause) })
+			t.breakOne("kill NATS server", t.c.Nodes, func(p *loopback.Process) { p.Kill(); time.Sleep(pause) })
+		case n < 8:
+			t.breakOne("hang NATS server", t.c.Nodes, hang)
+		default:
+			t.breakOne("kill NATS server that hangs", t.c.Nodes, hangAndKill)
+		}
+		return
+	}
+	switch n := other; {
+	case n < 50:
+		t.breakOne("kill gateway", t.c.Gateways, kill)
+	case n < 75:
+		t.breakOne("kill archive worker", t.c.Workers, kill)
+	case n < 82:
+		t.breakOne("hang gateway", t.c.Gateways, hang)
+	case n < 88:
+		t.breakOne("hang archive worker", t.c.Workers, hang)
+	case n < 92:
+		t.breakOne("kill gateway whose writes fail (EIO)", t.c.Gateways, t.failWrites)
+	case n < 95 && t.small != "":
+		t.breakOne("fill disk of a gateway", t.c.Gateways[:1], t.fill)
+	default:
+		t.breakOne("kill gateway that hangs", t.c.Gateways, hangAndKill)
+	}
+}
+
+// settle ends the load's aftermath: everything is up, and what was recorded gets into the archive. Within the time every
+// session has its seal, those of killed gateways included (I7).
+func (t *torture) settle(seen []loopback.Seen) error {
+	began := time.Now()
+	for _, group := range [][]*loopback.Process{t.c.Nodes, t.c.Workers, t.c.Gateways} {
+		for _, p := range group {
+			if err := p.Start(); err != nil {
+				return err
+			}
+			if err := t.back(p); err != nil {
+				return err
+			}
+		}
+	}
+	up := time.Now()
+	var f *loopback.Finding
+	for {
+		var err error
+		if f, err = t.c.Check(seen); err != nil && time.Since(up) > sealedWithin {
+			return err
+		}
+		if err == nil && len(f.Problems) == 0 {
+			break
+		}
+		if time.Since(up) > sealedWithin {
+			return fmt.Errorf("%v after everything is up, %d problems and perhaps more:\n%s", sealedWithin, len(f.Problems), strings.Join(f.Problems, "\n"))
+		}
+		time.Sleep(500 * time.Millisecond)
+	}
+	sealed := time.Since(up)
+	last, err := t.c.Verify()
+	if err != nil || !last.OK || len(last.Open) > 0 {
+		return fmt.Errorf("weir verify: %+v %w", last, err)
+	}
+	fmt.Fprintf(t.Out, "everything was up %.1f s after the last fault, and all sealed and archived %.1f s later; weir verify: %d sessions, %d blocks, %d records\n",
+		up.Sub(began).Seconds(), sealed.Seconds(), last.Sessions, last.Blocks, last.Records)
+	fmt.Fprintf(t.Out, "I1–I5, I7 and I11 hold: %d answers to %d clients' sessions are in %d sessions and %d records byte for byte; %d statements ran, %d were recorded, %d denied; %d sessions were cut by a crash\n",
+		f.Answers, len(seen), f.Sessions, f.Records, f.Ran, f.Recorded, f.Denied, f.Crashed)
+	if f.Ran == 0 || f.Denied == 0 || f.Answers == 0 {
+		return errors.New("too little happened for this to say anything")
+	}
+	return nil
+}
