@@ -47,9 +47,8 @@ func (a *app) serve() *cobra.Command {
 				return use(err)
 			}
 			defer stopProfiles()
-			ctx, stop := signal.NotifyContext(cmd.Context(), syscall.SIGTERM, os.Interrupt)
+			ctx, stop := untilSignalled(cmd.Context())
 			defer stop()
-			context.AfterFunc(ctx, stop) // the second signal has its usual effect
 			hup := make(chan os.Signal, 1)
 			signal.Notify(hup, syscall.SIGHUP)
 			defer signal.Stop(hup)
@@ -77,6 +76,32 @@ func logger(w io.Writer, format, level string) (*slog.Logger, error) {
 		return slog.New(slog.NewJSONHandler(w, o)), nil
 	}
 	return nil, fmt.Errorf("--log-format is text or json, not %q", format)
+}
+
+// untilSignalled returns a context that SIGTERM and SIGINT end. A second signal has its usual effect, however soon it comes.
+func untilSignalled(ctx context.Context) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancel(ctx)
+	signals, over := make(chan os.Signal, 2), make(chan struct{})
+	signal.Notify(signals, syscall.SIGTERM, os.Interrupt)
+	go func() {
+		for n := 0; ; n++ {
+			select {
+			case <-over:
+				return
+			case s := <-signals:
+				cancel()
+				if sig, ok := s.(syscall.Signal); ok && n > 0 {
+					signal.Reset(s)
+					_ = syscall.Kill(os.Getpid(), sig)
+				}
+			}
+		}
+	}()
+	return ctx, func() {
+		signal.Stop(signals)
+		close(over)
+		cancel()
+	}
 }
 
 // runGateway starts everything in order, runs until ctx ends, and stops everything in the opposite order: what is

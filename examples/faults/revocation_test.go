@@ -3,6 +3,7 @@
 package faults_test
 
 import (
+	"context"
 	"encoding/json"
 	"io"
 	"net/http"
@@ -36,6 +37,10 @@ func TestRevoke(t *testing.T) {
 	must(t, err)
 	_, err = busy.Write(frame('Q', []byte("select pg_sleep(60)\x00")))
 	must(t, err)
+	eventually(t, 20*time.Second, "the statement runs", func() bool { // one that is still to be judged would be refused, and no more
+		out, err := upstream.Psql(context.Background(), "postgres", "select count(*) from pg_stat_activity where state = 'active' and query like 'select pg_sleep(60)%'")
+		return err == nil && strings.TrimSpace(out) == "1"
+	}, nothing)
 	if out, _, _ := g.run("token", "list"); strings.Count(out, " good ") != 2 || !strings.Contains(out, id) {
 		t.Errorf("weir token list:\n%s", out)
 	}
