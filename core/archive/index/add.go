@@ -200,12 +200,12 @@ func (s *building) record(r *core.Record) {
 		s.commands++
 		s.command(r)
 	case core.KindColumns:
-		if s.answers.reader != nil && !s.answers.full {
+		if a := &s.answers; a.reader != nil && !a.full && !bytes.Equal(r.Facts, a.shape) {
 			var f struct {
 				Columns []core.Column `json:"columns"`
 			}
 			_ = json.Unmarshal(r.Facts, &f) // else the rows are read without
-			s.answers.columns = f.Columns
+			a.columns, a.shape = f.Columns, append(a.shape[:0], r.Facts...)
 		}
 	case core.KindResult:
 		if !s.answers.full && bytes.Contains(r.Facts, []byte(`"message":"`)) {

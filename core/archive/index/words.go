@@ -20,6 +20,7 @@ const (
 type answers struct {
 	reader   core.Reader
 	columns  []core.Column // of the rows that come
+	shape    []byte        // the facts that said so: a loop's answers have the same ones again and again
 	known    map[uint64]struct{}
 	fresh    []string // known, and not stored yet
 	examined int
@@ -39,7 +40,7 @@ func (a *answers) room(n int) bool {
 	return !a.full
 }
 
-func (a *answers) end() { a.full, a.known, a.columns = true, nil, nil }
+func (a *answers) end() { a.full, a.known, a.columns, a.shape = true, nil, nil, nil }
 
 // text takes the words of a text.
 func (a *answers) text(s string) {
