@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -334,22 +335,26 @@ func (w *Worker) purge(ctx context.Context, done []uint64) error {
 	return nil
 }
 
-// Lag returns how many messages the slowest store has yet to store.
+// Lag returns how many messages the slowest store has yet to store: those behind the last that it has acknowledged. What a
+// consumer says of pending ones is not asked: a publisher is told that a message is there before it is counted.
 func (w *Worker) Lag() (uint64, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
-	most := uint64(0)
-	for k := range w.c.Stores {
-		n := uint64(0)
-		for i := range w.streams {
+	behind := make([]uint64, len(w.c.Stores))
+	for i, s := range w.streams {
+		state, err := s.Info(ctx)
+		if err != nil {
+			return 0, fmt.Errorf("archive: %w", err)
+		}
+		for k := range w.c.Stores {
 			info, err := w.feeds[k][i].info(ctx)
 			if err != nil {
 				return 0, fmt.Errorf("archive: %w", err)
 			}
-			n += info.NumPending + uint64(info.NumAckPending)
+			behind[k] += state.State.LastSeq - min(state.State.LastSeq, info.AckFloor.Stream)
 		}
-		most = max(most, n)
 	}
+	most := slices.Max(behind)
 	lagMessages.Set(float64(most))
 	return most, nil
 }
