@@ -16,3 +16,8 @@ var (
 	// ErrUnauthenticated says that nobody could be recognised; the text is safe to show to the client.
 	ErrUnauthenticated = errors.New("not signed in")
 )
+
+// Refusal is a no: nothing has failed, and its text is for whoever asked. Test for it with errors.As.
+type Refusal string
+
+func (r Refusal) Error() string { return string(r) }

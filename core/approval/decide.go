@@ -12,15 +12,8 @@ import (
 	"github.com/weir-gateway/weir/core"
 )
 
-// Refusal says why an identity may not answer a request that it may see. Its text is for whoever asked.
-type Refusal struct{ text string }
-
-func (r *Refusal) Error() string { return r.text }
-
-// Refused reports that the answer is no, and not that something has failed.
-func (*Refusal) Refused() bool { return true }
-
-func refuse(format string, args ...any) error { return &Refusal{fmt.Sprintf(format, args...)} }
+// refuse says why an identity may not answer a request that it may see.
+func refuse(format string, args ...any) error { return core.Refusal(fmt.Sprintf(format, args...)) }
 
 // sees reports whether an identity may look at a request: it is its own, or it may be asked about it.
 func sees(who core.Identity, a *core.Approval) bool {
@@ -127,11 +120,11 @@ func (q *Queue) Decide(ctx context.Context, who core.Identity, id string, approv
 		}
 		return nil
 	})
-	var no *Refusal
+	var no core.Refusal
 	switch {
 	case errors.As(err, &no):
 		q.metrics.count("forbidden")
-		q.log.Warn("approval: an answer was refused", "approval", id, "identity", who.Subject, "issuer", who.Issuer, "approve", approve, "reason", no.text)
+		q.log.Warn("approval: an answer was refused", "approval", id, "identity", who.Subject, "issuer", who.Issuer, "approve", approve, "reason", string(no))
 		return core.Approval{}, err
 	case err != nil:
 		return core.Approval{}, err

@@ -159,13 +159,13 @@ func (a *api) operator(ctx context.Context, token string) (core.Identity, error)
 // said is what a caller is told of an error.
 func (a *api) said(err error) *apiError {
 	var e *apiError
-	var no interface{ Refused() bool }
+	var no core.Refusal
 	switch {
 	case errors.As(err, &e):
 		return e
 	case errors.Is(err, core.ErrNoApproval):
 		return &apiError{http.StatusNotFound, "there is no such request for you to see"}
-	case errors.As(err, &no) && no.Refused():
+	case errors.As(err, &no):
 		return &apiError{http.StatusForbidden, err.Error()}
 	}
 	if a.g.throttle.tell("gateway", "api") {

@@ -8,8 +8,7 @@ import (
 )
 
 // Approvals is the queue of held commands, and who may answer. An identity sees its own requests and those that it may
-// answer; of all others it is told core.ErrNoApproval. An error with a method Refused() bool is a no with a reason that
-// may be shown.
+// answer; of all others it is told core.ErrNoApproval. What it may not do is a core.Refusal.
 type Approvals interface {
 	core.Approvals
 	List(ctx context.Context, who core.Identity) ([]core.Approval, error)

@@ -60,10 +60,6 @@ func (q *queue) Show(_ context.Context, who core.Identity, id string) (core.Appr
 	return q.request, q.fails
 }
 
-type refusedError struct{ error }
-
-func (refusedError) Refused() bool { return true }
-
 func (q *queue) Decide(_ context.Context, who core.Identity, id string, approve bool, reason string) (core.Approval, error) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -73,7 +69,7 @@ func (q *queue) Decide(_ context.Context, who core.Identity, id string, approve 
 	case id != q.request.ID:
 		return core.Approval{}, core.ErrNoApproval
 	case who.Subject != "good-dba":
-		return core.Approval{}, refusedError{errors.New("not you")}
+		return core.Approval{}, core.Refusal("not you")
 	}
 	q.decided = append(q.decided, fmt.Sprint(approve, " ", reason))
 	if q.request.State = core.ApprovalDenied; approve {

@@ -55,7 +55,7 @@ func (l *revoked) List(context.Context) ([]core.Revocation, error) {
 
 func (l *revoked) Revoke(_ context.Context, r core.Revocation) error {
 	if r.Subject == "" {
-		return refusedError{errors.New("no")}
+		return core.Refusal("no")
 	}
 	l.mu.Lock()
 	l.list = append(l.list, r)

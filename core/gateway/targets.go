@@ -2,7 +2,6 @@ package gateway
 
 import (
 	"context"
-	"errors"
 	"net"
 	"net/http"
 	"slices"
@@ -98,11 +97,7 @@ func (a *api) newRun(ctx context.Context, who core.Identity, r *http.Request) (a
 		return nil, &apiError{http.StatusForbidden, "there is no target that you may open"}
 	}
 	token, expires, err := maker.Run(who, body.Run, body.Targets, ttl)
-	var no interface{ Refused() bool }
-	switch {
-	case errors.As(err, &no) && no.Refused():
-		return nil, &apiError{http.StatusForbidden, err.Error()}
-	case err != nil:
+	if err != nil {
 		return nil, err
 	}
 	made, err := a.client(ctx, token)

@@ -16,7 +16,7 @@ type runner struct{ names }
 
 func (runner) Run(who core.Identity, run string, targets []string, _ time.Duration) (string, time.Time, error) {
 	if run == "no" {
-		return "", time.Time{}, refusedError{io.ErrNoProgress}
+		return "", time.Time{}, core.Refusal("no")
 	}
 	return who.Subject + "-run", time.Now().Add(time.Minute), nil
 }

@@ -14,23 +14,15 @@ type actingFor struct {
 	Claims map[string]any `json:"claims,omitempty"`
 }
 
-// runRefusal says why there is no token for a run. Its text is for whoever asked.
-type runRefusal struct{ text string }
-
-func (r *runRefusal) Error() string { return r.text }
-
-// Refused reports that the answer is no, and not that something has failed.
-func (*runRefusal) Refused() bool { return true }
-
 // Run makes a token for a run of who: an agent with the same name, issuer, groups and claims, for the targets named. It
-// does not outlive the token that who has shown, unless runTTL says so.
+// does not outlive the token that who has shown, unless runTTL says so. Why there is none for who is a core.Refusal.
 func (v *Verifier) Run(who core.Identity, run string, targets []string, ttl time.Duration) (string, time.Time, error) {
 	now := v.now()
 	switch {
 	case v.service == nil:
-		return "", time.Time{}, &runRefusal{"this gateway makes no tokens (identity.service_tokens)"}
+		return "", time.Time{}, core.Refusal("this gateway makes no tokens (identity.service_tokens)")
 	case who.Parent != "" || who.Run != "":
-		return "", time.Time{}, &runRefusal{"that is the token of a run already: use it as it is"}
+		return "", time.Time{}, core.Refusal("that is the token of a run already: use it as it is")
 	}
 	if run == "" {
 		run = core.NewID(now)
@@ -41,16 +33,16 @@ func (v *Verifier) Run(who core.Identity, run string, targets []string, ttl time
 	}
 	if most = min(most, v.service.maxTTL); ttl == 0 || ttl > most {
 		if ttl > most {
-			return "", time.Time{}, &runRefusal{fmt.Sprintf("%s is longer than this run may last (%s): sign in anew for a longer one, or ask for identity.service_tokens.run_ttl", ttl, most.Round(time.Second))}
+			return "", time.Time{}, core.Refusal(fmt.Sprintf("%s is longer than this run may last (%s): sign in anew for a longer one, or ask for identity.service_tokens.run_ttl", ttl, most.Round(time.Second)))
 		}
 		ttl = most
 	}
 	if ttl < time.Second {
-		return "", time.Time{}, &runRefusal{"your token is about to expire: sign in anew"}
+		return "", time.Time{}, core.Refusal("your token is about to expire: sign in anew")
 	}
 	made, err := v.service.make(Grant{Subject: who.Subject, Groups: who.Groups, Kind: "agent", Run: run, Targets: targets, TTL: ttl}, now, &actingFor{who.Issuer, who.Token, who.Claims})
 	if err != nil {
-		return "", time.Time{}, &runRefusal{err.Error()}
+		return "", time.Time{}, core.Refusal(err.Error())
 	}
 	if err := v.service.enter(&made); err != nil {
 		return "", time.Time{}, fmt.Errorf("identity: the token cannot be entered into the list of tokens: %w", err)

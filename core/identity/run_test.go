@@ -1,6 +1,7 @@
 package identity
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 	"testing"
@@ -71,10 +72,10 @@ func TestRunTokens(t *testing.T) {
 		"no issuer":                  {none, ada, "", 0, "makes no tokens"},
 	} {
 		token, _, err := tc.v.Run(tc.who, tc.run, nil, tc.ttl)
-		var no interface{ Refused() bool }
+		var no core.Refusal
 		if err == nil || token != "" || !strings.Contains(err.Error(), tc.want) {
 			t.Errorf("%s: %v", name, err)
-		} else if no, _ = err.(interface{ Refused() bool }); no == nil || !no.Refused() {
+		} else if !errors.As(err, &no) {
 			t.Errorf("%s is no refusal: %v", name, err)
 		}
 	}

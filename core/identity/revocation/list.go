@@ -176,14 +176,6 @@ func (l *List) Changed() <-chan struct{} { return l.changed }
 // errUnreachable is all that whoever asked is told; the log has the cause.
 var errUnreachable = errors.New("revocation: the list of revocations cannot be reached")
 
-// Refusal says why something cannot be revoked. Its text is for whoever asked.
-type Refusal struct{ text string }
-
-func (r *Refusal) Error() string { return r.text }
-
-// Refused reports that the answer is no, and not that something has failed.
-func (*Refusal) Refused() bool { return true }
-
 // List returns what is revoked, the newest first.
 func (l *List) List(ctx context.Context) ([]core.Revocation, error) {
 	if !l.refresh(ctx) {
@@ -208,7 +200,7 @@ func (l *List) Revoke(ctx context.Context, r core.Revocation) error {
 		return err
 	}
 	if len(l.now.Load().entries) >= maxEntries {
-		return &Refusal{fmt.Sprintf("%d tokens and subjects are revoked already, which is the most: restore some", maxEntries)}
+		return core.Refusal(fmt.Sprintf("%d tokens and subjects are revoked already, which is the most: restore some", maxEntries))
 	}
 	r.At = l.c.Now().UTC().Truncate(time.Second)
 	b, err := json.Marshal(r)
@@ -230,7 +222,7 @@ func (l *List) Restore(ctx context.Context, r core.Revocation) error {
 		return errUnreachable
 	}
 	if _, ok := l.now.Load().entries[of(&r)]; !ok {
-		return &Refusal{"that is not revoked"}
+		return core.Refusal("that is not revoked")
 	}
 	return l.change(ctx, func(ctx context.Context, kv jetstream.KeyValue) error { return kv.Purge(ctx, of(&r).key()) })
 }
@@ -238,9 +230,9 @@ func (l *List) Restore(ctx context.Context, r core.Revocation) error {
 func (l *List) valid(r *core.Revocation) error {
 	switch {
 	case (r.Token == "") == (r.Subject == ""):
-		return &Refusal{"it takes the id of a token, or a subject"}
+		return core.Refusal("it takes the id of a token, or a subject")
 	case len(r.Token) > maxText || len(r.Subject) > maxText || len(r.Issuer) > maxText || len(r.Reason) > maxText || len(r.By) > maxText:
-		return &Refusal{fmt.Sprintf("each text has at most %d bytes", maxText)}
+		return core.Refusal(fmt.Sprintf("each text has at most %d bytes", maxText))
 	}
 	return nil
 }
