@@ -235,13 +235,8 @@ func (b *Bundle) Put(context.Context, []core.Block) error {
 }
 
 // Sessions implements core.Store.
-func (b *Bundle) Sessions(_ context.Context, f func(id string) error) error {
-	for _, id := range b.sessions.Names() {
-		if err := f(id); err != nil {
-			return err
-		}
-	}
-	return nil
+func (b *Bundle) Sessions(ctx context.Context, f func(id string) error) error {
+	return segment.Each(ctx, b.sessions.Names(), f)
 }
 
 // Blocks implements core.Store.

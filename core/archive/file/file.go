@@ -165,9 +165,7 @@ func (s *Store) put(blocks []core.Block) (int, error) {
 			return 0, errors.Join(fmt.Errorf("archive: segment %d: %w", s.current, err), s.abandon(seg.end))
 		}
 		seg.end += int64(len(buf))
-		for _, a := range fresh {
-			s.sessions.Add(a)
-		}
+		s.sessions.Add(fresh...)
 	}
 	if seg.end >= s.o.SegmentSize {
 		return n, s.finish()
@@ -250,15 +248,7 @@ func (s *Store) Sessions(ctx context.Context, f func(id string) error) error {
 	}
 	ids := s.sessions.Names()
 	s.mu.Unlock()
-	for _, id := range ids {
-		if err := ctx.Err(); err != nil {
-			return err
-		}
-		if err := f(id); err != nil {
-			return err
-		}
-	}
-	return nil
+	return segment.Each(ctx, ids, f)
 }
 
 // Blocks implements core.Store.

@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 
@@ -23,15 +22,8 @@ func (s *Store) Remove(ctx context.Context, sessions []string) error {
 	}
 	s.removing.Lock()
 	defer s.removing.Unlock()
-	gone := make(map[string]bool, len(sessions))
-	hit := map[uint32]bool{}
 	s.mu.Lock()
-	for _, id := range sessions {
-		gone[id] = true
-		for _, r := range s.sessions.Of(id) {
-			hit[r.Segment] = true
-		}
-	}
+	gone, hit := s.sessions.Holding(sessions)
 	var err error
 	if s.active != nil && hit[s.current] { // it is written no more from here on
 		err = s.finish()
@@ -73,7 +65,7 @@ func (s *Store) rewrite(n uint32, gone map[string]bool) (err error) {
 	if err := s.step("copy"); err != nil {
 		return err
 	}
-	end, err := s.copyWithout(n, fresh, gone)
+	err = s.copyWithout(n, fresh, gone)
 	if err == nil {
 		err = s.step("index")
 	}
@@ -88,7 +80,7 @@ func (s *Store) rewrite(n uint32, gone map[string]bool) (err error) {
 	if err != nil {
 		return err
 	}
-	frames, _, damage, err := scan(fresh, n, 0, false)
+	frames, end, damage, err := scan(fresh, n, 0, false)
 	if err != nil {
 		return err
 	}
@@ -101,10 +93,7 @@ func (s *Store) rewrite(n uint32, gone map[string]bool) (err error) {
 	if err := os.Rename(fresh, path); err != nil {
 		return err
 	}
-	s.sessions.Drop(n)
-	for _, f := range frames {
-		s.sessions.Add(f)
-	}
+	s.sessions.Replace(n, frames)
 	s.segments[n] = &state{end: end, damage: damage, info: info}
 	if err := s.step("directory"); err != nil {
 		return err
@@ -116,52 +105,30 @@ func (s *Store) rewrite(n uint32, gone map[string]bool) (err error) {
 	return nil
 }
 
-// copyWithout writes a durable copy of a segment, without the frames of some sessions, and returns its size.
-func (s *Store) copyWithout(n uint32, to string, gone map[string]bool) (size int64, err error) {
+// copyWithout writes a durable copy of a segment, without the frames of some sessions.
+func (s *Store) copyWithout(n uint32, to string, gone map[string]bool) (err error) {
 	from, err := os.Open(s.path(n))
 	if err != nil {
-		return 0, err
+		return err
 	}
 	defer from.Close()
 	info, err := from.Stat()
 	if err != nil {
-		return 0, err
-	}
-	frames, _, _, err := segment.Scan(from, info.Size(), n, 0, false)
-	if err != nil {
-		return 0, err
+		return err
 	}
 	if err := os.Remove(to); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return 0, err
+		return err
 	}
 	out, err := os.OpenFile(to, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o400)
 	if err != nil {
-		return 0, err
+		return err
 	}
 	defer func() { err = errors.Join(err, out.Close()) }()
 	w := bufio.NewWriterSize(out, 1<<20)
-	at := int64(0)
-	keep := func(upTo int64) error {
-		k, err := io.Copy(w, io.NewSectionReader(from, at, upTo-at))
-		size += k
+	if err := segment.Without(w, from, info.Size(), n, gone); err != nil {
 		return err
 	}
-	for _, f := range frames {
-		if !gone[f.Session] {
-			continue
-		}
-		if err := keep(int64(f.Offset) - int64(segment.FrameHead)); err != nil {
-			return 0, err
-		}
-		at = int64(f.Offset) + int64(f.Size)
-	}
-	if err := keep(info.Size()); err != nil {
-		return 0, err
-	}
-	if err := errors.Join(w.Flush(), s.sync(out)); err != nil {
-		return 0, err
-	}
-	return size, nil
+	return errors.Join(w.Flush(), s.sync(out))
 }
 
 // leftovers removes what a rewriting that a crash cut short has left: copies that have not taken their place.

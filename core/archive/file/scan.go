@@ -48,9 +48,7 @@ func (s *Store) refresh() error {
 			seg = &state{info: info}
 			s.segments[n] = seg
 			if frames, ok := s.readIndex(n, info.Size()); ok {
-				for _, f := range frames {
-					s.sessions.Add(f)
-				}
+				s.sessions.Add(frames...)
 				seg.end = info.Size()
 			}
 		}
@@ -62,9 +60,7 @@ func (s *Store) refresh() error {
 		if err != nil {
 			return err
 		}
-		for _, f := range frames {
-			s.sessions.Add(f)
-		}
+		s.sessions.Add(frames...)
 		seg.end = end
 		seg.damage = append(seg.damage, damage...)
 	}

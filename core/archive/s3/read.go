@@ -164,11 +164,24 @@ func (s *Store) refresh(ctx context.Context) error {
 	s.mu.Lock()
 	current := s.current
 	s.mu.Unlock()
-	all, err := s.list(ctx, current)
+	return s.lookBehind(ctx, current)
+}
+
+// reload looks at every segment that is not what it was.
+func (s *Store) reload(ctx context.Context) error { return s.lookBehind(ctx, 0) }
+
+func (s *Store) lookBehind(ctx context.Context, number uint32) error {
+	all, err := s.list(ctx, number)
 	if err != nil {
 		return err
 	}
 	for _, l := range all {
+		s.mu.Lock()
+		was, known := s.segments[l.number]
+		s.mu.Unlock()
+		if was == l.object {
+			continue
+		}
 		frames, ok := s.index(ctx, l)
 		if !ok {
 			if frames, _, err = s.scan(ctx, l); err != nil {
@@ -176,9 +189,10 @@ func (s *Store) refresh(ctx context.Context) error {
 			}
 		}
 		s.mu.Lock()
-		for _, f := range frames {
-			s.sessions.Add(f)
+		if known {
+			s.sessions.Drop(l.number)
 		}
+		s.sessions.Add(frames...)
 		s.segments[l.number] = l.object
 		s.current = max(s.current, l.number)
 		s.mu.Unlock()

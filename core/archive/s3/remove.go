@@ -26,15 +26,8 @@ func (s *Store) Remove(ctx context.Context, sessions []string) error {
 	if err := s.reload(ctx); err != nil { // what another gateway has written anew
 		return err
 	}
-	gone := make(map[string]bool, len(sessions))
-	hit := map[uint32]bool{}
 	s.mu.Lock()
-	for _, id := range sessions {
-		gone[id] = true
-		for _, r := range s.sessions.Of(id) {
-			hit[r.Segment] = true
-		}
-	}
+	gone, hit := s.sessions.Holding(sessions)
 	s.mu.Unlock()
 	all, err := s.list(ctx, 0)
 	if err != nil {
@@ -90,43 +83,34 @@ func (s *Store) lockedUntil(ctx context.Context, l listed) (until time.Time, is 
 
 // rewrite writes a segment anew without some sessions.
 func (s *Store) rewrite(ctx context.Context, l listed, gone map[string]bool) error {
-	r := &remote{ctx: ctx, s: s, number: l.number, object: l.object, ahead: readAtOnce}
-	b := make([]byte, l.size)
-	if _, err := r.ReadAt(b, 0); err != nil {
+	whole := make([]byte, l.size)
+	if _, err := (&remote{ctx: ctx, s: s, number: l.number, object: l.object}).ReadAt(whole, 0); err != nil {
 		return err
 	}
-	frames, _, _, err := segment.Scan(bytes.NewReader(b), l.size, l.number, 0, false)
+	var b bytes.Buffer
+	if err := segment.Without(&b, bytes.NewReader(whole), l.size, l.number, gone); err != nil {
+		return err
+	}
+	frames, _, _, err := segment.Scan(bytes.NewReader(b.Bytes()), int64(b.Len()), l.number, 0, false)
 	if err != nil {
 		return err
 	}
-	b = segment.Without(b, frames, gone)
-	if frames, _, _, err = segment.Scan(bytes.NewReader(b), int64(len(b)), l.number, 0, false); err != nil {
-		return err
-	}
-	put := func(ctx context.Context) (minio.UploadInfo, error) {
-		ctx, cancel := context.WithTimeout(ctx, callTime)
-		defer cancel()
-		o := minio.PutObjectOptions{ContentType: "application/octet-stream", DisableMultipart: true, SendContentMd5: true}
+	fresh, err := s.store(ctx, s.name(l.number), b.Bytes(), func(o *minio.PutObjectOptions) {
 		if !s.versions {
 			o.SetMatchETag(l.etag) // else another gateway was quicker
 		}
-		return s.client.Client.PutObject(ctx, s.o.Bucket, s.name(l.number), bytes.NewReader(b), int64(len(b)), o)
-	}
-	info, err := put(ctx)
+	})
 	if err != nil {
-		return s.failed("writing "+s.name(l.number)+" anew", err)
+		return err
 	}
 	s.mu.Lock()
-	s.sessions.Drop(l.number)
-	for _, f := range frames {
-		s.sessions.Add(f)
-	}
-	s.segments[l.number] = object{size: int64(len(b)), version: info.VersionID, etag: info.ETag}
-	index := segment.Index(frames, int64(len(b)))
+	s.sessions.Replace(l.number, frames)
+	s.segments[l.number] = fresh
+	index := segment.Index(frames, fresh.size)
 	s.mu.Unlock()
-	if err := s.deleteBut(ctx, s.name(l.number), info.VersionID); err != nil {
+	if err := s.deleteBut(ctx, s.name(l.number), fresh.version); err != nil {
 		if s.versions { // the earlier version stays and counts: not one more with each attempt
-			_ = s.client.RemoveObject(ctx, s.o.Bucket, s.name(l.number), minio.RemoveObjectOptions{VersionID: info.VersionID})
+			_ = s.client.RemoveObject(ctx, s.o.Bucket, s.name(l.number), minio.RemoveObjectOptions{VersionID: fresh.version})
 		}
 		return errors.Join(err, s.reload(ctx))
 	}
@@ -157,34 +141,3 @@ func (s *Store) deleteBut(ctx context.Context, name, version string) error {
 
 // errChanged says that a segment was written anew by another process.
 var errChanged = errors.New("archive: s3: a segment was written anew")
-
-// reload looks at every segment that is not what it was.
-func (s *Store) reload(ctx context.Context) error {
-	all, err := s.list(ctx, 0)
-	if err != nil {
-		return err
-	}
-	for _, l := range all {
-		s.mu.Lock()
-		same := s.segments[l.number] == l.object
-		s.mu.Unlock()
-		if same {
-			continue
-		}
-		frames, ok := s.index(ctx, l)
-		if !ok {
-			if frames, _, err = s.scan(ctx, l); err != nil {
-				return err
-			}
-		}
-		s.mu.Lock()
-		s.sessions.Drop(l.number)
-		for _, f := range frames {
-			s.sessions.Add(f)
-		}
-		s.segments[l.number] = l.object
-		s.current = max(s.current, l.number)
-		s.mu.Unlock()
-	}
-	return nil
-}

@@ -192,9 +192,7 @@ func (s *Store) write(ctx context.Context, blocks []core.Block) (int, error) {
 			return 0, err
 		}
 		s.mu.Lock()
-		for _, f := range frames {
-			s.sessions.Add(f)
-		}
+		s.sessions.Add(frames...)
 		s.segments[number] = made
 		s.current = max(s.current, number)
 		index := segment.Index(frames, int64(len(b)))
@@ -246,28 +244,35 @@ var errTaken = errors.New("there is an object of the name")
 
 // make makes an object, if there is none of its name.
 func (s *Store) make(ctx context.Context, number uint32, b []byte) (object, error) {
+	made, err := s.store(ctx, s.name(number), b, func(o *minio.PutObjectOptions) {
+		o.SetMatchETagExcept("*")
+		if s.o.Lock > 0 {
+			o.Mode, o.RetainUntilDate = minio.Compliance, time.Now().Add(s.o.Lock).UTC()
+		}
+	})
+	var refused minio.ErrorResponse
+	if errors.As(err, &refused) && (refused.StatusCode == http.StatusPreconditionFailed || refused.StatusCode == http.StatusConflict) {
+		return made, errTaken
+	}
+	return made, err
+}
+
+// store stores an object, on the conditions that with sets.
+func (s *Store) store(ctx context.Context, name string, b []byte, with func(*minio.PutObjectOptions)) (object, error) {
 	ctx, cancel := context.WithTimeout(ctx, callTime)
 	defer cancel()
 	o := minio.PutObjectOptions{ContentType: "application/octet-stream", DisableMultipart: true, SendContentMd5: true}
-	o.SetMatchETagExcept("*")
-	if s.o.Lock > 0 {
-		o.Mode, o.RetainUntilDate = minio.Compliance, time.Now().Add(s.o.Lock).UTC()
-	}
-	info, err := s.client.Client.PutObject(ctx, s.o.Bucket, s.name(number), bytes.NewReader(b), int64(len(b)), o)
-	if code := minio.ToErrorResponse(err); err != nil && (code.StatusCode == http.StatusPreconditionFailed || code.StatusCode == http.StatusConflict) {
-		return object{}, errTaken
-	}
+	with(&o)
+	info, err := s.client.Client.PutObject(ctx, s.o.Bucket, name, bytes.NewReader(b), int64(len(b)), o)
 	if err != nil {
-		return object{}, s.failed("storing "+s.name(number), err)
+		return object{}, s.failed("storing "+name, err)
 	}
 	return object{size: int64(len(b)), version: info.VersionID, etag: info.ETag}, nil
 }
 
 // side stores a side file. Its loss costs a scan, so a failure is none.
 func (s *Store) side(ctx context.Context, number uint32, b []byte) {
-	ctx, cancel := context.WithTimeout(ctx, callTime)
-	defer cancel()
-	_, _ = s.client.Client.PutObject(ctx, s.o.Bucket, s.indexName(number), bytes.NewReader(b), int64(len(b)), minio.PutObjectOptions{DisableMultipart: true, SendContentMd5: true})
+	_, _ = s.store(ctx, s.indexName(number), b, func(*minio.PutObjectOptions) {})
 }
 
 // Sessions implements core.Store.
@@ -278,15 +283,7 @@ func (s *Store) Sessions(ctx context.Context, f func(id string) error) error {
 	s.mu.Lock()
 	ids := s.sessions.Names()
 	s.mu.Unlock()
-	for _, id := range ids {
-		if err := ctx.Err(); err != nil {
-			return err
-		}
-		if err := f(id); err != nil {
-			return err
-		}
-	}
-	return nil
+	return segment.Each(ctx, ids, f)
 }
 
 // Blocks implements core.Store.

@@ -15,16 +15,3 @@ type Locked struct {
 func (l *Locked) Error() string {
 	return fmt.Sprintf("archive: %d segments are locked, the last until %s", l.Parts, l.Until.UTC().Format(time.RFC3339))
 }
-
-// Without returns a segment without the frames of some sessions. What is no frame is kept as it is.
-func Without(b []byte, frames []Frame, gone map[string]bool) []byte {
-	var out []byte
-	at := 0
-	for _, f := range frames {
-		if gone[f.Session] {
-			out = append(out, b[at:int(f.Offset)-FrameHead]...)
-			at = int(f.Offset) + int(f.Size)
-		}
-	}
-	return append(out, b[at:]...)
-}

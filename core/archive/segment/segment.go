@@ -4,11 +4,13 @@ package segment
 
 import (
 	"bytes"
+	"context"
 	"crypto/sha256"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"path"
 	"slices"
 	"strconv"
@@ -121,16 +123,36 @@ func (r Refs) Find(number uint64) (int, bool) {
 // Directory knows where the blocks of every session lie. It is not safe for concurrent use.
 type Directory map[string]*Refs
 
-// Add takes a frame in. One whose number is known changes nothing.
-func (d Directory) Add(f Frame) {
-	list := d[f.Session]
-	if list == nil {
-		list = &Refs{}
-		d[f.Session] = list
+// Add takes frames in. One whose number is known changes nothing.
+func (d Directory) Add(frames ...Frame) {
+	for _, f := range frames {
+		list := d[f.Session]
+		if list == nil {
+			list = &Refs{}
+			d[f.Session] = list
+		}
+		if i, ok := list.Find(f.Number); !ok {
+			*list = slices.Insert(*list, i, f.Ref)
+		}
 	}
-	if i, ok := list.Find(f.Number); !ok {
-		*list = slices.Insert(*list, i, f.Ref)
+}
+
+// Replace forgets what lay in a segment, and takes in what lies there now.
+func (d Directory) Replace(number uint32, frames []Frame) {
+	d.Drop(number)
+	d.Add(frames...)
+}
+
+// Holding returns some sessions as a set, and the segments that hold a block of them.
+func (d Directory) Holding(sessions []string) (set map[string]bool, segments map[uint32]bool) {
+	set, segments = map[string]bool{}, map[uint32]bool{}
+	for _, id := range sessions {
+		set[id] = true
+		for _, r := range d.Of(id) {
+			segments[r.Segment] = true
+		}
 	}
+	return set, segments
 }
 
 // Drop forgets what lies in a segment.
@@ -165,12 +187,19 @@ func (d Directory) Of(session string) Refs {
 }
 
 // Names returns every session's id, in no order.
-func (d Directory) Names() []string {
-	out := make([]string, 0, len(d))
-	for id := range d {
-		out = append(out, id)
+func (d Directory) Names() []string { return slices.Collect(maps.Keys(d)) }
+
+// Each calls f with each id, until one fails or ctx ends.
+func Each(ctx context.Context, ids []string, f func(id string) error) error {
+	for _, id := range ids {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		if err := f(id); err != nil {
+			return err
+		}
 	}
-	return out
+	return nil
 }
 
 // Unlisted says what is wrong with frames that were found in a segment, where d, made from side files, does not know
