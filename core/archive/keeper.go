@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -11,6 +12,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/weir-gateway/weir/core"
+	"github.com/weir-gateway/weir/core/keyring"
 	"github.com/weir-gateway/weir/core/ledger"
 )
 
@@ -42,9 +44,11 @@ type openHead struct {
 	since time.Time  // when the ledger was told last, or the session was first seen
 }
 
+// item is a message: a block, or the record of a recording key.
 type item struct {
 	msg   jetstream.Msg
 	block core.Block
+	key   string // the name of the key
 }
 
 func (k *keeper) run(ctx context.Context, in <-chan jetstream.Msg) {
@@ -105,6 +109,17 @@ func (k *keeper) gather(ctx context.Context, batch []item, in <-chan jetstream.M
 // add decodes a message. What is no block of the subject's session was not sent by a journal; it is refused for good,
 // and loudly.
 func (k *keeper) add(batch []item, m jetstream.Msg) []item {
+	if keyring.Is(m.Data()) {
+		key, err := keyring.Parse(m.Data())
+		if err == nil && !strings.HasSuffix(m.Subject(), ".="+key.ID.String()) {
+			err = fmt.Errorf("it holds key %s", key.ID)
+		}
+		if err != nil {
+			k.refuse(m, err)
+			return batch
+		}
+		return append(batch, item{msg: m, key: key.ID.String()})
+	}
 	b, err := ledger.DecodeBlock(m.Data())
 	if err == nil && !strings.HasSuffix(m.Subject(), "."+b.Header.Session) {
 		err = fmt.Errorf("it holds a block of session %s", b.Header.Session)
@@ -113,7 +128,7 @@ func (k *keeper) add(batch []item, m jetstream.Msg) []item {
 		k.refuse(m, err)
 		return batch
 	}
-	return append(batch, item{m, b})
+	return append(batch, item{msg: m, block: b})
 }
 
 func (k *keeper) refuse(m jetstream.Msg, err error) {
@@ -125,11 +140,16 @@ func (k *keeper) refuse(m jetstream.Msg, err error) {
 // keep stores a batch, and tries until it is stored: the messages stay unacknowledged, in order, as long as it takes.
 func (k *keeper) keep(ctx context.Context, batch []item) bool {
 	for wait := 100 * time.Millisecond; len(batch) > 0; {
-		blocks := make([]core.Block, len(batch))
+		blocks := make([]core.Block, 0, len(batch))
 		for i := range batch {
-			blocks[i] = batch[i].block
+			if batch[i].key == "" {
+				blocks = append(blocks, batch[i].block)
+			}
 		}
-		err := k.store.Put(ctx, blocks)
+		err := k.putKeys(ctx, batch) // first: a block can be read when it is there
+		if err == nil {
+			err = k.store.Put(ctx, blocks)
+		}
 		if errors.Is(err, core.ErrFork) {
 			batch = k.single(ctx, batch)
 			continue
@@ -142,7 +162,7 @@ func (k *keeper) keep(ctx context.Context, batch []item) bool {
 				k.w.log.Info("archive: the store takes blocks again", "store", k.store.Name)
 			}
 			k.broken = false
-			storedTotal.WithLabelValues(k.store.Name).Add(float64(len(batch)))
+			storedTotal.WithLabelValues(k.store.Name).Add(float64(len(blocks)))
 			for _, m := range batch {
 				_ = m.msg.Ack() // at worst it comes again, and changes nothing
 			}
@@ -169,10 +189,31 @@ func (k *keeper) keep(ctx context.Context, batch []item) bool {
 	return true
 }
 
+// putKeys stores the recording keys of a batch.
+func (k *keeper) putKeys(ctx context.Context, batch []item) error {
+	for _, m := range batch {
+		if m.key == "" {
+			continue
+		}
+		keys, ok := k.store.Store.(keyring.Store)
+		if !ok {
+			return errors.New("archive: this kind of store keeps no recording keys, and what is recorded is encrypted")
+		}
+		if err := keys.PutKey(ctx, m.key, m.msg.Data()); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // single finds the blocks that differ from what is stored, and returns the batch without them.
 func (k *keeper) single(ctx context.Context, batch []item) []item {
 	var good []item
 	for _, m := range batch {
+		if m.key != "" {
+			good = append(good, m)
+			continue
+		}
 		if err := k.store.Put(ctx, []core.Block{m.block}); errors.Is(err, core.ErrFork) {
 			k.refuse(m.msg, err)
 			continue
@@ -191,12 +232,23 @@ func (k *keeper) follow(ctx context.Context, blocks []core.Block) error {
 		return err
 	}
 	if x := k.w.c.Index; x != nil {
-		if err := x.Add(ctx, k.store, blocks); err != nil && ctx.Err() == nil {
+		if err := x.Add(ctx, keyring.Reader{Store: k.store, Ring: k.w.c.Keys, Closed: true}, k.clear(ctx, blocks)); err != nil && ctx.Err() == nil {
 			indexErrors.Inc()
 			k.w.log.Error("archive: the index misses blocks; rebuild it", "error", err)
 		}
 	}
 	return nil
+}
+
+// clear returns blocks as they can be read, those whose key is not at hand as they are.
+func (k *keeper) clear(ctx context.Context, blocks []core.Block) []core.Block {
+	out := slices.Clone(blocks)
+	for i := range out {
+		if b, err := k.w.c.Keys.Clear(ctx, out[i]); err == nil {
+			out[i] = b
+		}
+	}
+	return out
 }
 
 func (k *keeper) seal(blocks []core.Block) error {

@@ -18,6 +18,7 @@ import (
 	"github.com/weir-gateway/weir/core"
 	"github.com/weir-gateway/weir/core/archive/index"
 	"github.com/weir-gateway/weir/core/journal"
+	"github.com/weir-gateway/weir/core/keyring"
 	"github.com/weir-gateway/weir/core/ledger"
 )
 
@@ -38,6 +39,7 @@ type Config struct {
 	Stores []Named // at least one; the first is the one that the index and the ledger follow
 	Index  *index.Index
 	Ledger *ledger.Ledger
+	Keys   *keyring.Ring // opens what the index takes in; nil: it lists encrypted sessions without their contents
 	Log    *slog.Logger
 	// PurgeEvery is how often the streams are relieved of what every store has. Default 2 s.
 	PurgeEvery time.Duration

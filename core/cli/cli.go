@@ -43,6 +43,7 @@ func Main(b Build) int {
 type app struct {
 	Build
 	out, err io.Writer
+	identity string // --identity
 }
 
 func run(ctx context.Context, b Build, args []string, stdout, stderr io.Writer) int {
@@ -129,7 +130,7 @@ func (a *app) root() *cobra.Command {
 	}
 	root.SetOut(a.out)
 	root.SetErr(a.err)
-	root.AddCommand(a.serve(), a.check(), a.token(), a.login(), a.logout(), a.whoami(), a.targets(), a.run(), a.sessions(), a.find(), a.show(), a.replay(), a.verify(), a.export(), a.index(), a.hold(), a.releaseHold(), a.purge(), a.approvals(), a.policy(), a.plugin(), a.version())
+	root.AddCommand(a.serve(), a.check(), a.token(), a.login(), a.logout(), a.whoami(), a.targets(), a.run(), a.sessions(), a.find(), a.show(), a.replay(), a.verify(), a.export(), a.index(), a.hold(), a.releaseHold(), a.purge(), a.shred(), a.keys(), a.approvals(), a.policy(), a.plugin(), a.version())
 	root.InitDefaultCompletionCmd()
 	for _, c := range root.Commands() {
 		if c.Name() == "completion" {

@@ -3,6 +3,7 @@ package cli
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"strings"
 
 	"github.com/weir-gateway/weir/core/config"
@@ -11,19 +12,24 @@ import (
 
 // openVault opens the Vault that the configuration names, if it does.
 func (l *loader) openVault() {
-	c := &l.c.Vault
-	if c.Address == "" {
-		return
-	}
-	token, err := credential.Parse(c.Token.Reference(), l.c.Dir)
-	if err == nil {
-		l.vault, err = credential.OpenVault(credential.VaultConfig{Address: c.Address, Token: token, Namespace: c.Namespace, CA: c.CA, Log: l.log})
-	}
-	if err != nil {
+	var err error
+	if l.vault, err = vaultOf(l.c, l.log); err != nil {
 		l.fail("vault", "", err)
-		return
+	} else if l.vault != nil {
+		l.closers = append(l.closers, l.vault.Close)
 	}
-	l.closers = append(l.closers, l.vault.Close)
+}
+
+// vaultOf opens the Vault that the configuration names; nil where it names none.
+func vaultOf(c *config.Config, log *slog.Logger) (*credential.Vault, error) {
+	if c.Vault.Address == "" {
+		return nil, nil
+	}
+	token, err := credential.Parse(c.Vault.Token.Reference(), c.Dir)
+	if err != nil {
+		return nil, err
+	}
+	return credential.OpenVault(credential.VaultConfig{Address: c.Vault.Address, Token: token, Namespace: c.Vault.Namespace, CA: c.Vault.CA, Log: log})
 }
 
 // logins makes what signs in at a target. Every secret is read once, so that a missing one is found before the first client

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"time"
 
+	"filippo.io/age"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
@@ -14,6 +15,7 @@ import (
 	"github.com/weir-gateway/weir/core/archive/index"
 	"github.com/weir-gateway/weir/core/config"
 	"github.com/weir-gateway/weir/core/journal"
+	"github.com/weir-gateway/weir/core/keyring"
 	"github.com/weir-gateway/weir/core/ledger"
 )
 
@@ -23,14 +25,17 @@ const stopTime = 20 * time.Second
 
 // evidence is everything that keeps records.
 type evidence struct {
-	stores  []archive.Named
-	index   *index.Index
-	ledger  *ledger.Ledger
-	journal *journal.Journal
-	worker  *archive.Worker
-	conn    *nats.Conn // of a process without a journal
-	readers func(protocol string) core.Reader
-	upkeep  *upkeep
+	stores []archive.Named
+	index  *index.Index
+	ledger *ledger.Ledger
+	keys   *keyring.Ring
+	// recipients reads anew whom recording keys are wrapped for.
+	recipients func() ([]age.Recipient, error)
+	journal    *journal.Journal
+	worker     *archive.Worker
+	conn       *nats.Conn // of a process without a journal
+	readers    func(protocol string) core.Reader
+	upkeep     *upkeep
 }
 
 // openEvidence opens the archive first, since the journal asks it how far an earlier process got. A gateway whose archive
@@ -52,6 +57,11 @@ func (e *evidence) open(ctx context.Context, c *config.Config, role string, j jo
 		}
 		j.Archive = e.stores[0].Store
 	}
+	rec, err := openRecordings(c, true, log)
+	if err != nil {
+		return err
+	}
+	j.Keys = rec.maker(j.Gateway)
 	if e.journal, err = journal.Open(ctx, j); err != nil || role == roleGateway {
 		return err
 	}
@@ -67,6 +77,27 @@ func (e *evidence) openArchive(ctx context.Context, c *config.Config) (err error
 		return err
 	}
 	e.index.Read(e.readers)
+	rec, err := openRecordings(c, true, slog.New(slog.DiscardHandler))
+	if err != nil {
+		return err
+	}
+	e.recipients = func() ([]age.Recipient, error) {
+		r, err := openRecordings(c, true, slog.New(slog.DiscardHandler))
+		if err != nil {
+			return nil, err
+		}
+		return r.to, nil
+	}
+	if keys, ok := e.stores[0].Store.(keyring.Store); ok {
+		e.keys = keyring.New(keys, rec.with...)
+		e.keys.Reload = func() ([]age.Identity, error) {
+			r, err := openRecordings(c, true, slog.New(slog.DiscardHandler))
+			if err != nil {
+				return nil, err
+			}
+			return r.with, nil
+		}
+	}
 	e.ledger, err = ledger.Open(ledgerDir(c), keysDir(c))
 	return err
 }
@@ -74,7 +105,7 @@ func (e *evidence) openArchive(ctx context.Context, c *config.Config) (err error
 // work starts the archive's worker.
 func (e *evidence) work(ctx context.Context, c *config.Config, js jetstream.JetStream, log *slog.Logger) (err error) {
 	e.worker, err = archive.Start(ctx, js, archive.Config{
-		Stores: e.stores, Index: e.index, Ledger: e.ledger, Log: log,
+		Stores: e.stores, Index: e.index, Ledger: e.ledger, Keys: e.keys, Log: log,
 		Cluster: c.Journal.NATS.URL != "", Replicas: c.Journal.NATS.Replicas,
 	})
 	if err != nil {

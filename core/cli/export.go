@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/weir-gateway/weir/core/archive/bundle"
+	"github.com/weir-gateway/weir/core/keyring"
 	"github.com/weir-gateway/weir/core/ledger"
 	"github.com/weir-gateway/weir/core/replay"
 )
@@ -33,7 +34,7 @@ func (a *app) export() *cobra.Command {
 		},
 	}
 	configFlag(c, &path)
-	archiveFlag(c, &dir)
+	a.archiveFlag(c, &dir)
 	ledgerFlags(c, &log, &key)
 	c.Flags().StringVarP(&file, "output", "o", "", "`file` to write; there must be none of the name")
 	_ = c.MarkFlagFilename("output", "weir")
@@ -41,7 +42,7 @@ func (a *app) export() *cobra.Command {
 }
 
 func (a *app) exportTo(ctx context.Context, path, dir, log, key, id, file string) (err error) {
-	store, err := a.places(ctx, path, dir, &log, &key)
+	store, ring, err := a.places(ctx, path, dir, &log, &key)
 	if err != nil {
 		return err
 	}
@@ -51,7 +52,8 @@ func (a *app) exportTo(ctx context.Context, path, dir, log, key, id, file string
 		return unreachable(fmt.Errorf("the public key: %w", err))
 	}
 	o := replay.Options{}
-	for r, err := range replay.Records(ctx, store, id) {
+	open := keyring.Reader{Store: store, Ring: ring}
+	for r, err := range replay.Records(ctx, open, id) {
 		if err != nil {
 			return missing(err, id)
 		}
@@ -63,8 +65,8 @@ func (a *app) exportTo(ctx context.Context, path, dir, log, key, id, file string
 		return use(err)
 	}
 	r, err := bundle.Write(ctx, out, bundle.Config{
-		Store: store, Session: id, LedgerDir: log, PublicKey: strings.TrimSpace(string(public)) + "\n",
-		Page: func(w io.Writer) error { return replay.Page(ctx, w, store, id, o) },
+		Store: store, Session: id, LedgerDir: log, PublicKey: strings.TrimSpace(string(public)) + "\n", Keys: ring,
+		Page: func(w io.Writer) error { return replay.Page(ctx, w, open, id, o) },
 	})
 	if err == nil && r.OK() {
 		err = out.Sync()
@@ -104,7 +106,7 @@ func (a *app) verifyBundle(ctx context.Context, file, key, output string) error 
 		}
 		public = string(given)
 	}
-	r, err := ledger.VerifyProof(ctx, b, b.Proof, public)
+	r, err := ledger.VerifyProof(ctx, b, b.Proof, public, b)
 	if err != nil {
 		return coded(err)
 	}

@@ -84,7 +84,7 @@ func (a *app) finds(ctx context.Context, c *config.Config, q index.Query) ([]fou
 	if err != nil {
 		return nil, err
 	}
-	store, err := openConfigured(ctx, c, &c.Archive[0], true)
+	store, err := a.openReadingOf(ctx, c)
 	if err != nil {
 		return nil, err
 	}

@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/weir-gateway/weir/core/archive/index"
+	"github.com/weir-gateway/weir/core/keyring"
 )
 
 func (a *app) index() *cobra.Command {
@@ -31,7 +32,7 @@ func (a *app) index() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			store, err := openConfigured(cmd.Context(), cfg, &cfg.Archive[0], true)
+			store, err := a.openReadingOf(cmd.Context(), cfg)
 			if err != nil {
 				return coded(err)
 			}
@@ -42,6 +43,7 @@ func (a *app) index() *cobra.Command {
 			}
 			x.Read(a.reader)
 			n, at := 0, time.Now()
+			store.Closed = true // what cannot be read is listed
 			err = x.Rebuild(cmd.Context(), store, func(done int) { n = done })
 			if err = errors.Join(err, x.Close()); err != nil {
 				return coded(err)
@@ -51,6 +53,7 @@ func (a *app) index() *cobra.Command {
 		},
 	}
 	configFlag(rebuild, &path)
+	a.identityFlag(rebuild)
 	c.AddCommand(rebuild)
 	return c
 }
@@ -68,7 +71,7 @@ func (e *evidence) reindex(ctx context.Context, log *slog.Logger) {
 		log.Warn("cli: the index was of an earlier version: it is made anew from the archive; until then older sessions are not listed", "version", was)
 	}
 	n, at := 0, time.Now()
-	if err := e.index.Rebuild(ctx, e.stores[0].Store, func(done int) { n = done }); err != nil {
+	if err := e.index.Rebuild(ctx, keyring.Reader{Store: e.stores[0].Store, Ring: e.keys, Closed: true}, func(done int) { n = done }); err != nil {
 		if ctx.Err() == nil {
 			log.Error("cli: the index is not whole; run: weir index rebuild", "error", err)
 		}

@@ -65,7 +65,7 @@ func (a *app) pluginTest() *cobra.Command {
 	}
 	configFlag(c, &path)
 	outputFlag(c, &output)
-	archiveFlag(c, &dir)
+	a.archiveFlag(c, &dir)
 	f := c.Flags()
 	f.StringVar(&file, "vectors", "", "`file` of frames and answers (default: tests.json beside FILE)")
 	f.StringVar(&session, "session", "", "`ID` of a recorded session")

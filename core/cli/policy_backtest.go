@@ -107,7 +107,7 @@ func (a *app) backtest(ctx context.Context, cfg *config.Config, p *opa.Policy, q
 	if err != nil {
 		return nil, unreachable(err)
 	}
-	store, err := openConfigured(ctx, cfg, &cfg.Archive[0], true)
+	store, err := a.openReadingOf(ctx, cfg)
 	if err != nil {
 		return nil, err
 	}

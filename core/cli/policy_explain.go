@@ -70,7 +70,7 @@ func (a *app) policyExplain() *cobra.Command {
 		},
 	}
 	configFlag(c, &w.config)
-	archiveFlag(c, &w.archive)
+	a.archiveFlag(c, &w.archive)
 	outputFlag(c, &output)
 	f := c.Flags()
 	f.StringVar(&w.target, "target", "", "the `target` that is asked")

@@ -33,7 +33,7 @@ func (a *app) show() *cobra.Command {
 	}
 	configFlag(c, &path)
 	outputFlag(c, &output)
-	archiveFlag(c, &dir)
+	a.archiveFlag(c, &dir)
 	return c
 }
 
@@ -64,7 +64,7 @@ func (a *app) replay() *cobra.Command {
 		},
 	}
 	configFlag(c, &path)
-	archiveFlag(c, &dir)
+	a.archiveFlag(c, &dir)
 	f := c.Flags()
 	f.Float64Var(&o.Speed, "speed", 0, "how many `times` faster than it happened (default: without pauses)")
 	f.Var(&gap, "max-pause", "the longest pause, with --speed")
@@ -73,13 +73,14 @@ func (a *app) replay() *cobra.Command {
 	return c
 }
 
-func archiveFlag(c *cobra.Command, dir *string) {
+func (a *app) archiveFlag(c *cobra.Command, dir *string) {
+	a.identityFlag(c)
 	c.Flags().StringVar(dir, "archive", "", "archive `folder`, or s3://BUCKET/PREFIX with AWS_* in the environment (default: the configuration's)")
 }
 
 // play opens the archive and finds out who can read the session's bytes.
 func (a *app) play(ctx context.Context, config, dir, id string, f func(context.Context, core.Store, replay.Options) error) error {
-	store, err := openArchive(ctx, config, dir)
+	store, err := a.openReading(ctx, config, dir)
 	if err != nil {
 		return err
 	}

@@ -12,6 +12,7 @@ import (
 	"github.com/weir-gateway/weir/core/archive/s3"
 	"github.com/weir-gateway/weir/core/config"
 	"github.com/weir-gateway/weir/core/credential"
+	"github.com/weir-gateway/weir/core/keyring"
 	"github.com/weir-gateway/weir/core/ledger"
 )
 
@@ -19,6 +20,7 @@ import (
 type stored interface {
 	core.Store
 	ledger.Checker
+	keyring.Store
 	Last(ctx context.Context, id string) (core.Block, error)
 }
 
@@ -74,19 +76,7 @@ func openConfigured(ctx context.Context, c *config.Config, a *config.Archive, re
 	return openBucket(ctx, o)
 }
 
-// openArchive opens an archive to read it, beside a gateway or without one: where is a folder, s3://BUCKET/PREFIX, or
-// empty for the first of the configuration, which is then read.
-func openArchive(ctx context.Context, config, where string) (stored, error) {
-	if where != "" {
-		return openStore(ctx, where)
-	}
-	c, err := load(config)
-	if err != nil {
-		return nil, err
-	}
-	return openConfigured(ctx, c, &c.Archive[0], true)
-}
-
+// openStore opens an archive to read it, beside a gateway or without one: where is a folder, or s3://BUCKET/PREFIX.
 func openStore(ctx context.Context, where string) (stored, error) {
 	bucket, prefix, ok := s3.Location(where)
 	if !ok {

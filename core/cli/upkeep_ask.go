@@ -27,18 +27,22 @@ const socketName = "archive.sock"
 
 // deed is what is asked for.
 type deed struct {
-	Do       string   `json:"do"` // hold, release, purge
+	Do       string   `json:"do"` // hold, release, purge, shred, rewrap
 	Sessions []string `json:"sessions,omitempty"`
 	By       string   `json:"by"`
 	Why      string   `json:"why,omitempty"`
 	DryRun   bool     `json:"dry_run,omitempty"`
+	Subject  string   `json:"subject,omitempty"` // whose sessions are shredded
+	Issuer   string   `json:"issuer,omitempty"`
 }
 
 // done is the answer.
 type done struct {
-	Error  string            `json:"error,omitempty"`
-	No     bool              `json:"no,omitempty"` // the error is an answer, and nothing is broken
-	Report *retention.Report `json:"report,omitempty"`
+	Error     string               `json:"error,omitempty"`
+	No        bool                 `json:"no,omitempty"` // the error is an answer, and nothing is broken
+	Report    *retention.Report    `json:"report,omitempty"`
+	Shredded  *retention.Shredded  `json:"shredded,omitempty"`
+	Rewrapped *retention.Rewrapped `json:"rewrapped,omitempty"`
 }
 
 const (
@@ -60,11 +64,19 @@ func (d *deed) do(ctx context.Context, k *retention.Keeper, now time.Time) (out 
 		var r retention.Report
 		r, err = k.Purge(ctx, d.By, now, d.DryRun)
 		out.Report = &r
+	case d.Do == "shred":
+		var s retention.Shredded
+		s, err = k.Shred(ctx, d.By, d.Why, d.Subject, d.Issuer, now, shredAfter, d.DryRun)
+		out.Shredded = &s
+	case d.Do == "rewrap":
+		var r retention.Rewrapped
+		r, err = k.Rewrap(ctx)
+		out.Rewrapped = &r
 	default:
-		err = fmt.Errorf("cli: %q is not hold, release or purge", d.Do)
+		err = fmt.Errorf("cli: %q is not hold, release, purge, shred or rewrap", d.Do)
 	}
 	if err != nil {
-		out.Error, out.No = err.Error(), errors.Is(err, core.ErrNoSession) || errors.Is(err, ledger.ErrStanding)
+		out.Error, out.No = err.Error(), errors.Is(err, core.ErrNoSession) || errors.Is(err, ledger.ErrStanding) || errors.Is(err, retention.ErrNoSubject)
 	}
 	return out
 }
@@ -100,7 +112,7 @@ func (u *upkeep) serve(ctx context.Context, data string) error {
 				return
 			}
 			out := d.do(r.Context(), u.keeper, u.now())
-			u.log.Info("cli: archive", "do", d.Do, "sessions", d.Sessions, "by", d.By, "why", d.Why, "dry_run", d.DryRun, "error", out.Error)
+			u.log.Info("cli: archive", "do", d.Do, "sessions", d.Sessions, "by", d.By, "why", d.Why, "subject", d.Subject, "dry_run", d.DryRun, "error", out.Error)
 			_ = json.NewEncoder(w).Encode(out)
 		}),
 	}

@@ -12,6 +12,7 @@ import (
 
 	"github.com/weir-gateway/weir/core/archive/bundle"
 	"github.com/weir-gateway/weir/core/archive/s3"
+	"github.com/weir-gateway/weir/core/keyring"
 	"github.com/weir-gateway/weir/core/ledger"
 )
 
@@ -38,7 +39,7 @@ func (a *app) verify() *cobra.Command {
 			if all == (len(ids) > 0) {
 				return use(errors.New("verify needs session ids, or --all"))
 			}
-			store, err := a.places(cmd.Context(), path, dir, &log, &key)
+			store, ring, err := a.places(cmd.Context(), path, dir, &log, &key)
 			if err != nil {
 				return err
 			}
@@ -51,7 +52,7 @@ func (a *app) verify() *cobra.Command {
 				return unreachable(fmt.Errorf("the public key: %w", err))
 			}
 			report, err := ledger.Verify(cmd.Context(), ledger.VerifyConfig{
-				Store: store, LedgerDir: log, PublicKey: strings.TrimSpace(string(public)), Sessions: ids,
+				Store: store, LedgerDir: log, PublicKey: strings.TrimSpace(string(public)), Sessions: ids, Keys: ring,
 			})
 			if err != nil {
 				return coded(err)
@@ -61,7 +62,7 @@ func (a *app) verify() *cobra.Command {
 	}
 	configFlag(c, &path)
 	outputFlag(c, &output)
-	archiveFlag(c, &dir)
+	a.archiveFlag(c, &dir)
 	ledgerFlags(c, &log, &key)
 	c.Flags().BoolVar(&all, "all", false, "every session, and the log of seals as a whole")
 	return c
@@ -69,22 +70,25 @@ func (a *app) verify() *cobra.Command {
 
 // places opens the archive, and fills in where log and key are. Without an archive the configuration says it; with one no
 // configuration is needed, so that a copy can be verified elsewhere.
-func (a *app) places(ctx context.Context, config, where string, log, key *string) (stored, error) {
+func (a *app) places(ctx context.Context, config, where string, log, key *string) (stored, *keyring.Ring, error) {
 	beside, public := filepath.Dir(where), filepath.Join("keys", "ledger.pub")
 	if _, _, bucket := s3.Location(where); bucket {
 		beside, public = ".", "ledger.pub"
 	}
-	var store stored
+	var reader keyring.Reader
 	var err error
 	if where == "" {
 		c, cerr := load(config)
 		if cerr != nil {
-			return nil, cerr
+			return nil, nil, cerr
 		}
 		beside = c.Data
-		store, err = openConfigured(ctx, c, &c.Archive[0], true)
+		reader, err = a.openReadingOf(ctx, c)
 	} else {
-		store, err = openStore(ctx, where)
+		reader, err = a.openReading(ctx, config, where)
+	}
+	if err != nil {
+		return nil, nil, err
 	}
 	if *log == "" {
 		*log = filepath.Join(beside, "ledger")
@@ -92,12 +96,25 @@ func (a *app) places(ctx context.Context, config, where string, log, key *string
 	if *key == "" {
 		*key = filepath.Join(beside, public)
 	}
-	return store, err
+	store := reader.Store.(stored)
+	if where != "" { // a copy without recording keys is proved all the same
+		err := store.Keys(ctx, func(string) error { return errEnough })
+		if err == nil {
+			return store, nil, nil
+		}
+		if !errors.Is(err, errEnough) {
+			return nil, nil, errors.Join(coded(err), store.Close())
+		}
+	}
+	return store, reader.Ring, nil
 }
+
+var errEnough = errors.New("enough")
 
 func (a *app) printReport(r ledger.Report, output string) error {
 	if output == "json" {
 		r.Open, r.Problems, r.Removed = append([]string{}, r.Open...), append([]ledger.Problem{}, r.Problems...), append([]ledger.Removed{}, r.Removed...) // lists, never null
+		r.Shredded = append([]ledger.Removed{}, r.Shredded...)
 		err := a.printJSON(struct {
 			OK bool `json:"ok"`
 			ledger.Report
@@ -110,6 +127,12 @@ func (a *app) printReport(r ledger.Report, output string) error {
 	what := fmt.Sprintf("%s, %s, %s, %s", plural(r.Sessions, "session"), plural(r.Blocks, "block"), plural(r.Records, "record"), size(r.Bytes))
 	if len(r.Open) > 0 {
 		what += fmt.Sprintf("; %d still open", len(r.Open))
+	}
+	if r.Unread > 0 {
+		what += fmt.Sprintf("; %d encrypted, and not opened", r.Unread)
+	}
+	if len(r.Shredded) > 0 {
+		what += fmt.Sprintf("; %d shredded, with a signed leaf each", len(r.Shredded))
 	}
 	if len(r.Removed) > 0 {
 		what += fmt.Sprintf("; %d removed, with a signed tombstone each", len(r.Removed))

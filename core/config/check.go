@@ -100,6 +100,7 @@ func (k *checker) promise(path string, p core.Promise) {
 	if !slices.Contains(words, string(p)) {
 		k.problem(path, hintNearest(string(p), words), "%q is not strict, bounded or off", p)
 	}
+	k.encryption()
 }
 
 var nameShape = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$`)

@@ -24,8 +24,10 @@ type Config struct {
 	Journal   Journal   `yaml:"journal"`
 	Archive   []Archive `yaml:"archive"` // none: one of kind file in Data
 	Retention Retention `yaml:"retention"`
-	Policies  []Policy  `yaml:"policies"`
-	Plugins   []Plugin  `yaml:"plugins"`
+	// Encryption is of recordings.
+	Encryption Encryption `yaml:"encryption"`
+	Policies   []Policy   `yaml:"policies"`
+	Plugins    []Plugin   `yaml:"plugins"`
 	// PluginKeys are public keys: every plugin that is not builtin must be signed by one of them, unless it names its own.
 	PluginKeys []string `yaml:"plugin_keys"`
 	// PluginMemory bounds the memory of all guests together; default 1GiB.

@@ -1,7 +1,9 @@
 package credential
 
 import (
+	"bytes"
 	"context"
+	"encoding/base64"
 	"encoding/json"
 	"encoding/pem"
 	"fmt"
@@ -10,6 +12,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"path"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -57,6 +60,17 @@ func (s *vaultServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case r.URL.Path == "/v1/database/creds/orders":
 		s.made++
 		answer(map[string]any{"lease_id": fmt.Sprintf("lease-%d", s.made), "lease_duration": s.lasts, "renewable": true, "data": map[string]any{"username": fmt.Sprintf("v-%d", s.made), "password": s.password}})
+	case r.Method == http.MethodPost && (r.URL.Path == "/v1/transit/encrypt/weir" || r.URL.Path == "/v1/transit/encrypt/other"):
+		plain, _ := base64.StdEncoding.DecodeString(fmt.Sprint(body["plaintext"]))
+		answer(map[string]any{"data": map[string]any{"ciphertext": "vault:v1:" + base64.StdEncoding.EncodeToString(turned(plain, path.Base(r.URL.Path)))}})
+	case r.Method == http.MethodPost && (r.URL.Path == "/v1/transit/decrypt/weir" || r.URL.Path == "/v1/transit/decrypt/other"):
+		sealed, err := base64.StdEncoding.DecodeString(strings.TrimPrefix(fmt.Sprint(body["ciphertext"]), "vault:v1:"))
+		plain := turned(sealed, path.Base(r.URL.Path))
+		if err != nil || !bytes.HasSuffix(plain, []byte(path.Base(r.URL.Path))) {
+			w.WriteHeader(http.StatusBadRequest)
+			return
+		}
+		answer(map[string]any{"data": map[string]any{"plaintext": base64.StdEncoding.EncodeToString(bytes.TrimSuffix(plain, []byte(path.Base(r.URL.Path))))}})
 	case r.URL.Path == "/v1/sys/leases/renew" && s.renews:
 		s.renewed.Add(1)
 		answer(map[string]any{"lease_id": body["lease_id"], "lease_duration": s.lasts})
@@ -69,6 +83,22 @@ func (s *vaultServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		w.WriteHeader(http.StatusNotFound)
 		answer(map[string]any{"errors": []string{}})
 	}
+}
+
+// turned is a cipher for tests: it can be told whose key was used.
+func turned(b []byte, key string) []byte {
+	if !bytes.HasSuffix(xor(b, key), []byte(key)) { // in clear
+		b = append(bytes.Clone(b), key...)
+	}
+	return xor(b, key)
+}
+
+func xor(b []byte, key string) []byte {
+	b = bytes.Clone(b)
+	for i := range b {
+		b[i] ^= 0x80 | key[i%len(key)]
+	}
+	return b
 }
 
 func (s *vaultServer) set(f func()) { s.mu.Lock(); f(); s.mu.Unlock() }

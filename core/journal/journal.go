@@ -17,6 +17,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/weir-gateway/weir/core"
+	"github.com/weir-gateway/weir/core/ledger"
 )
 
 // Config of a journal. Zero values mean the defaults named.
@@ -36,6 +37,11 @@ type Config struct {
 	// AskArchive says that another process keeps the archive, and answers for it on the bus; see AnswerLast. Sessions
 	// that a crash left open are taken up once it has answered; until then the log holds what is recorded.
 	AskArchive bool
+
+	// Keys makes a recording key, and the record of it that the archive keeps: for a subject's sessions, or for what is left
+	// of one session. Nil: nothing is encrypted. The log itself holds records in clear until JetStream has them; its files
+	// are removed then in place of being used again.
+	Keys func(subject, issuer, session string) (key *ledger.RecordingKey, record []byte, err error)
 
 	SegmentSize int64         // bytes of a file of the write-ahead log; default 64 MiB, at least 256 KiB
 	MaxWAL      int64         // bytes of the write-ahead log before the journal counts as lost; default 1 GiB

@@ -35,6 +35,8 @@ type packer struct {
 	most   int // bytes of payload of one block
 	queue  queue
 	enc    *ledger.Encoder
+	keys   func(subject, issuer, session string) (*ledger.RecordingKey, []byte, error) // nil: nothing is encrypted
+	made   map[owner]*made
 	free   [][]byte // payload buffers
 
 	sessions  map[string]*packed
@@ -70,6 +72,8 @@ type packed struct {
 	seal   core.End // the session is over when its chunks are out
 	sealAt uint64
 	dead   bool // given up: its records are dropped
+	owner  owner
+	key    *ledger.DataKey // nil: not encrypted, or not yet
 	// resumed: an earlier process began it, and JetStream has taken no block of it from this one yet.
 	resumed bool
 }
@@ -95,7 +99,7 @@ type flight struct {
 func newPacker(j *Journal, l *left) *packer {
 	p := &packer{
 		log: j.log, wal: j.wal, js: j.js, stored: j.stored(), age: j.c.BlockAge, budget: int(j.c.MaxPending / 2),
-		enc:      ledger.NewEncoder(),
+		enc: ledger.NewEncoder(), keys: j.c.Keys, made: map[owner]*made{},
 		sessions: map[string]*packed{}, left: l.sessions, moved: make(chan struct{}),
 	}
 	p.queue.bound, p.queue.wake = int(j.c.MaxPending/2), make(chan struct{}, 1)
@@ -331,6 +335,9 @@ func (p *packer) record(s *packed, at uint64, pieces ...[]byte) {
 		s.seal, s.sealAt = core.EndJournalLost, at
 		return
 	}
+	if p.keys != nil && seq == 0 {
+		s.owner = ownerOf(s.id, pieces)
+	}
 	carry := s.tail()
 	if carry > 0 { // an earlier process stored its begin
 		if carry >= uint64(size) {
@@ -523,11 +530,18 @@ func (p *packer) cut(s *packed, now time.Time) error {
 		s.chunks = s.chunks[1:]
 		p.held -= len(raw)
 	}
-	if len(s.chunks) == 0 && s.seal != "" && f.tail == 0 {
+	secret := s.key != nil && len(raw) > 0
+	if len(s.chunks) == 0 && s.seal != "" && f.tail == 0 && !secret { // a seal is not encrypted: it is a block of its own
 		h.Seal = true
 		raw = ledger.AppendSeal(raw, ledger.Seal{End: s.seal, Records: h.LastSeq + 1, Blocks: h.Number + 1, Root: h.Prev, Time: now})
 	}
-	b, err := p.enc.Encode(h, carry, raw)
+	var b core.Block
+	var err error
+	if secret {
+		b, err = p.enc.EncodeSecret(h, carry, f.tail, raw, s.key)
+	} else {
+		b, err = p.enc.Encode(h, carry, raw)
+	}
 	if cap(raw) > 0 && cap(raw) <= 2*blockMost && len(p.free) < 64 {
 		p.free = append(p.free, raw)
 	}

@@ -65,6 +65,9 @@ func (p *packer) pass(ctx context.Context, due []*packed) {
 			break
 		}
 		if s.flight == nil {
+			if failed = p.unlock(ctx, s, now); failed != nil {
+				break
+			}
 			if err := p.cut(s, now); err != nil {
 				p.log.Error("journal: a block cannot be made; the session is given up", "session", s.id, "error", err)
 				p.drop(s)

@@ -144,7 +144,7 @@ func (l *wal) recycle(end uint64) error {
 	defer l.segMu.Unlock()
 	for len(l.segs) > 0 && l.segs[0].end() <= end {
 		s := l.segs[0]
-		if s.stop.Load() != 0 || s.size != l.segSize || len(l.free) >= 2 { // failed once, of another size, or more than needed
+		if s.stop.Load() != 0 || s.size != l.segSize || len(l.free) >= 2 || l.wipes { // failed once, of another size, more than needed, or not to be kept
 			if err := errors.Join(s.file.Close(), l.disk.remove(s.path)); err != nil {
 				return fmt.Errorf("journal: removing %s: %w", s.path, err)
 			}

@@ -31,6 +31,7 @@ type wal struct {
 	dir     string
 	segSize uint64
 	maxSegs int
+	wipes   bool // a file that has been read is removed, not used again
 	disk    disk
 	log     *slog.Logger
 	// deliver takes each group when it is durable, in order; it owns the parts' bytes.

@@ -22,8 +22,9 @@ const (
 )
 
 const (
-	magic    = "WRB\x01" // the last byte is the version
-	flagSeal = 1
+	magic      = "WRB\x01" // the last byte is the version
+	flagSeal   = 1
+	flagSecret = 2 // the payload is encrypted
 
 	codecRaw  = 0
 	codecZstd = 1
@@ -64,6 +65,11 @@ func NewEncoder() *Encoder {
 // Encode makes a block of h and a payload. Carry is the number of bytes of a record that earlier blocks hold when the
 // payload begins in the middle of one, else 0. The block's bytes are new and belong to the caller.
 func (e *Encoder) Encode(h core.BlockHeader, carry uint64, payload []byte) (core.Block, error) {
+	return e.encode(h, carry, payload, nil, 0)
+}
+
+// encode makes a block. Encrypt, unless it is nil, appends the payload in another form, which is longer by more.
+func (e *Encoder) encode(h core.BlockHeader, carry uint64, payload []byte, encrypt func(b, plain []byte) []byte, more int) (core.Block, error) {
 	if !ValidSession(h.Session) {
 		return core.Block{}, fmt.Errorf("ledger: %q cannot name a session", h.Session)
 	}
@@ -80,14 +86,27 @@ func (e *Encoder) Encode(h core.BlockHeader, carry uint64, payload []byte) (core
 			defer func() { e.buf = nil }()
 		}
 	}
-	if len(stored) > MaxStored {
-		return core.Block{}, fmt.Errorf("ledger: block %d of %s: %d bytes to store; at most %d", h.Number, h.Session, len(stored), MaxStored)
+	size := len(stored) + more
+	if size > MaxStored {
+		return core.Block{}, fmt.Errorf("ledger: block %d of %s: %d bytes to store; at most %d", h.Number, h.Session, size, MaxStored)
 	}
-	b := make([]byte, 0, MaxHeader+len(stored))
-	b = append(b, magic...)
 	flags := byte(0)
+	if encrypt != nil {
+		flags = flagSecret
+	}
+	b := appendHeader(make([]byte, 0, MaxHeader+size), &h, flags, codec, carry, uint64(len(payload)), size)
+	if encrypt != nil {
+		b = encrypt(b, stored)
+	} else {
+		b = append(b, stored...)
+	}
+	return core.Block{Header: h, Hash: sha256.Sum256(b), Bytes: b}, nil
+}
+
+func appendHeader(b []byte, h *core.BlockHeader, flags, codec byte, carry, raw uint64, stored int) []byte {
+	b = append(b, magic...)
 	if h.Seal {
-		flags = flagSeal
+		flags |= flagSeal
 	}
 	b = append(b, flags, codec, byte(len(h.Session)))
 	b = append(b, h.Session...)
@@ -96,10 +115,8 @@ func (e *Encoder) Encode(h core.BlockHeader, carry uint64, payload []byte) (core
 	b = binary.AppendUvarint(b, h.LastSeq+1-h.FirstSeq)
 	b = binary.AppendUvarint(b, carry)
 	b = append(b, h.Prev[:]...)
-	b = binary.AppendUvarint(b, uint64(len(payload)))
-	b = binary.AppendUvarint(b, uint64(len(stored)))
-	b = append(b, stored...)
-	return core.Block{Header: h, Hash: sha256.Sum256(b), Bytes: b}, nil
+	b = binary.AppendUvarint(b, raw)
+	return binary.AppendUvarint(b, uint64(stored))
 }
 
 // Header is what an encoded block says of itself, and where its payload lies.
@@ -109,12 +126,20 @@ type Header struct {
 	Codec  byte   // 0 raw, 1 zstd
 	Raw    uint64 // bytes of the payload once decompressed
 	Stored []byte // the payload as stored; points into the block
+	Secret bool   // it is encrypted; see Decrypt
+	Key    KeyID  // with a key that is derived from this one
+
+	clearTail uint64
+	bound     []byte // what the ciphertext is bound to
 }
 
 // ParseBlock reads the header of an encoded block and checks its shape; the payload is not decompressed.
 func ParseBlock(b []byte) (Header, error) {
 	h, rest, err := parseHeader(b, len(b))
 	h.Stored = rest
+	if err == nil && h.Secret {
+		err = h.parseSecret(b)
+	}
 	return h, err
 }
 
@@ -147,7 +172,7 @@ func parseHeader(b []byte, size int) (h Header, rest []byte, err error) {
 		return h, nil, fmt.Errorf("ledger: block header: %w", d.err)
 	}
 	switch {
-	case flags&^flagSeal != 0:
+	case flags&^(flagSeal|flagSecret) != 0 || flags == flagSeal|flagSecret:
 		return h, nil, fmt.Errorf("ledger: block header: flags %#x are not known to this build", flags)
 	case codec != codecRaw && codec != codecZstd:
 		return h, nil, fmt.Errorf("ledger: block header: codec %d is not known to this build", codec)
@@ -155,12 +180,12 @@ func parseHeader(b []byte, size int) (h Header, rest []byte, err error) {
 		return h, nil, errors.New("ledger: block header: session id is malformed")
 	case count > MaxPayload || h.Carry > MaxRecord || h.FirstSeq > 1<<62 || h.Number > 1<<62:
 		return h, nil, errors.New("ledger: block header: number out of range")
-	case h.Raw > MaxPayload || stored > MaxStored || (codec == codecRaw && h.Raw != stored):
+	case h.Raw > MaxPayload || stored > MaxStored || (codec == codecRaw && flags&flagSecret == 0 && h.Raw != stored):
 		return h, nil, errors.New("ledger: block header: payload length out of range")
 	case stored != uint64(size-len(b)+len(d.b)):
 		return h, nil, fmt.Errorf("ledger: block has %d payload bytes, its header says %d", size-len(b)+len(d.b), stored)
 	}
-	h.Seal = flags&flagSeal != 0
+	h.Seal, h.Secret = flags&flagSeal != 0, flags&flagSecret != 0
 	h.LastSeq = h.FirstSeq + count - 1
 	h.Codec = codec
 	return h, d.b, nil
@@ -186,6 +211,9 @@ var decompressors = sync.Pool{New: func() any {
 // Payload returns the block's payload. A raw payload points into the block; a compressed one is put into room, which
 // may be nil.
 func (h *Header) Payload(room []byte) ([]byte, error) {
+	if h.Secret {
+		return nil, fmt.Errorf("ledger: block %d of %s: %w", h.Number, h.Session, ErrNoKey)
+	}
 	if h.Codec == codecRaw {
 		return h.Stored, nil
 	}

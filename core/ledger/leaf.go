@@ -23,10 +23,16 @@ const (
 	LeafHold    LeafKind = "hold"    // nothing removes the session until it is released
 	LeafRelease LeafKind = "release" // the hold is over
 	LeafGone    LeafKind = "gone"    // the session was removed: a tombstone, written before the first block goes
+	LeafShred   LeafKind = "shred"   // the session's key was destroyed: written before the key goes; the blocks stay
 )
 
 // deed reports whether somebody did it, for a reason.
-func (k LeafKind) deed() bool { return k == LeafHold || k == LeafRelease || k == LeafGone }
+func (k LeafKind) deed() bool {
+	return k == LeafHold || k == LeafRelease || k == LeafGone || k == LeafShred
+}
+
+// ends reports whether it is of a sealed session only.
+func (k LeafKind) ends() bool { return k == LeafSeal || k == LeafGone || k == LeafShred }
 
 // Leaf is one entry of the log. In the log it is a line of text: version, kind, session, blocks, records, end
 // ("-" for what has none), hash in hex, time in nanoseconds; of a deed also who did it and why, as in a URL's query.
@@ -38,7 +44,7 @@ type Leaf struct {
 	End     core.End
 	Hash    [32]byte
 	Time    time.Time
-	By, Why string // of a hold, a release and a tombstone
+	By, Why string // of a deed
 }
 
 // MaxWhy bounds By and Why, in bytes.
@@ -128,7 +134,7 @@ func parseLeaf(line string) (Leaf, error) {
 	switch {
 	case errors.Join(err1, err2, err3, err4) != nil || len(h) != 32:
 		return l, errors.New("a number or the hash is malformed")
-	case !ValidSession(l.Session) || l.Blocks == 0 || (l.Kind == LeafSeal || l.Kind == LeafGone) != (l.End != "") && l.Kind != LeafHold && l.Kind != LeafRelease:
+	case !ValidSession(l.Session) || l.Blocks == 0 || l.Kind.ends() != (l.End != "") && l.Kind != LeafHold && l.Kind != LeafRelease:
 		return l, errors.New("session or end is malformed")
 	case string(l.appendLine(nil)) != line:
 		return l, errors.New("not in the one form a leaf may have")

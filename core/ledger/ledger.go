@@ -40,7 +40,7 @@ type Ledger struct {
 	end    int64 // bytes of leaves
 	size   int64 // number of leaves
 	sealed map[[16]byte][32]byte
-	kept   map[[16]byte]standing // sessions that are held, or gone
+	kept   map[[16]byte]standing // sessions to which something was done
 	signed []byte                // the newest checkpoint
 	failed error                 // a write failed: final
 }
@@ -126,8 +126,9 @@ func (l *Ledger) load() error {
 		if leaf.Kind == LeafSeal {
 			l.sealed[sessionKey(leaf.Session)] = leaf.Hash
 		}
-		if s, ok := standings[leaf.Kind]; ok {
-			l.kept[sessionKey(leaf.Session)] = s
+		if leaf.Kind.deed() {
+			k := sessionKey(leaf.Session)
+			l.kept[k] = l.kept[k].with(leaf.Kind)
 		}
 		if err := w.add(l.size, []byte(line)); err != nil {
 			return err
@@ -164,7 +165,7 @@ func (l *Ledger) Append(leaf Leaf) error { return l.AppendAll([]Leaf{leaf}) }
 
 // AppendAll adds leaves and signs a new checkpoint; when it returns nil both are durable. The seal of a session that
 // is sealed already is passed over when it is the same, and is an error that names the session and wraps core.ErrFork
-// when it is not; then nothing is added. The tombstone of a session that is gone already is passed over; one of a
+// when it is not; then nothing is added. The tombstone of a session that has it already is passed over; one of a
 // session that is held is an error that wraps ErrHeld.
 func (l *Ledger) AppendAll(leaves []Leaf) error {
 	l.mu.Lock()

@@ -16,6 +16,7 @@ type logView struct {
 	seals    map[string]sealLeaf
 	heads    map[string][]Leaf // ascending by Blocks
 	tombs    map[string]sealLeaf
+	shreds   map[string]sealLeaf
 	order    []string // sessions in the log's order, once each
 	problems []Problem
 }
@@ -26,7 +27,7 @@ type sealLeaf struct {
 }
 
 func (v *verifier) readLog() error {
-	l := &logView{seals: map[string]sealLeaf{}, heads: map[string][]Leaf{}, tombs: map[string]sealLeaf{}}
+	l := &logView{seals: map[string]sealLeaf{}, heads: map[string][]Leaf{}, tombs: map[string]sealLeaf{}, shreds: map[string]sealLeaf{}}
 	v.log = l
 	note := func(id, format string, args ...any) {
 		l.problems = append(l.problems, Problem{Session: id, Block: -1, Seq: -1, Text: fmt.Sprintf(format, args...)})
@@ -85,6 +86,8 @@ func (v *verifier) readLog() error {
 				l.heads[leaf.Session] = append(l.heads[leaf.Session], leaf)
 			case LeafGone:
 				l.tombs[leaf.Session] = sealLeaf{Leaf: leaf, covered: cpErr == nil && size <= cp.Size}
+			case LeafShred:
+				l.shreds[leaf.Session] = sealLeaf{Leaf: leaf, covered: cpErr == nil && size <= cp.Size}
 			}
 			continue
 		}

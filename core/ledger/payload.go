@@ -75,13 +75,17 @@ func decodeSeal(b []byte) (Seal, error) {
 type Decoder struct {
 	// Passing says that a record, and what it points to, is of no use once it has been shown: the next may take its room.
 	Passing bool
+	// Skips says that a block has been skipped.
+	Skips bool
 
 	record core.Record
 	prior  Prior
-	part   []byte // the pieces so far of a record that goes on
-	begun  bool
-	next   uint64 // the seq expected of the next record
-	seal   *Seal
+	// skipped is how many bytes of an unfinished record were in blocks that could not be read.
+	skipped uint64
+	part    []byte // the pieces so far of a record that goes on
+	begun   bool
+	next    uint64 // the seq expected of the next record
+	seal    *Seal
 }
 
 var rooms = sync.Pool{New: func() any { return new([]byte) }}
@@ -97,14 +101,11 @@ func (d *Decoder) Seal() *Seal { return d.seal }
 // Passing.
 // What f returns ends the decoding and is returned as it is.
 func (d *Decoder) Decode(h *Header, f func(r *core.Record, elapsed time.Duration) error) error {
-	if d.seal != nil {
-		return errors.New("ledger: a block follows the seal")
+	if err := d.follows(h); err != nil {
+		return err
 	}
-	if first := d.next + uint64(btoi(d.begun)); h.FirstSeq != first {
-		return fmt.Errorf("ledger: block %d of %s begins with record %d, it should be %d", h.Number, h.Session, h.FirstSeq, first)
-	}
-	if h.Carry != uint64(len(d.part)) {
-		return fmt.Errorf("ledger: block %d of %s goes on at byte %d of a record, it should at %d", h.Number, h.Session, h.Carry, len(d.part))
+	if d.Skips {
+		return fmt.Errorf("ledger: block %d of %s follows one that could not be read: %w", h.Number, h.Session, ErrNoKey)
 	}
 	var room *[]byte
 	if d.Passing && h.Codec != codecRaw {
@@ -189,6 +190,20 @@ func (d *Decoder) Decode(h *Header, f func(r *core.Record, elapsed time.Duration
 	return nil
 }
 
+// follows reports whether a block goes on where the one before it ended.
+func (d *Decoder) follows(h *Header) error {
+	if d.seal != nil {
+		return errors.New("ledger: a block follows the seal")
+	}
+	if first := d.next + uint64(btoi(d.begun)); h.FirstSeq != first {
+		return fmt.Errorf("ledger: block %d of %s begins with record %d, it should be %d", h.Number, h.Session, h.FirstSeq, first)
+	}
+	if at := uint64(len(d.part)) + d.skipped; h.Carry != at {
+		return fmt.Errorf("ledger: block %d of %s goes on at byte %d of a record, it should at %d", h.Number, h.Session, h.Carry, at)
+	}
+	return nil
+}
+
 // Next returns the seq that the next whole record must have.
 func (d *Decoder) Next() uint64 { return d.next }
 
@@ -202,6 +217,9 @@ func btoi(b bool) int {
 // Tail returns how many bytes of an unfinished record are stored with the block and those before it: what the next
 // block's Carry has to be.
 func (h *Header) Tail() (uint64, error) {
+	if h.Secret {
+		return h.clearTail, nil
+	}
 	payload, err := h.Payload(nil)
 	if err != nil {
 		return 0, err

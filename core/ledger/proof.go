@@ -104,10 +104,10 @@ func (p *Proof) Check(publicKey string) (Leaf, Checkpoint, error) {
 	return l, c, nil
 }
 
-// VerifyProof is Verify for one session and its proof, without the log.
-func VerifyProof(ctx context.Context, store core.Store, p Proof, publicKey string) (Report, error) {
+// VerifyProof is Verify for one session and its proof, without the log. Keys may be nil.
+func VerifyProof(ctx context.Context, store core.Store, p Proof, publicKey string, keys Keys) (Report, error) {
 	l := &logView{seals: map[string]sealLeaf{}, heads: map[string][]Leaf{}}
-	v := &verifier{c: VerifyConfig{Store: store}, log: l}
+	v := &verifier{c: VerifyConfig{Store: store, Keys: keys}, log: l}
 	leaf, _, err := p.Check(publicKey)
 	switch {
 	case err != nil:

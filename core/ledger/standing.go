@@ -12,33 +12,46 @@ import (
 // ErrStanding says that a deed does not fit what was done to the session before.
 var ErrStanding = errors.New("nothing was done")
 
-// ErrHeld is an ErrStanding: the session is under legal hold, and is not removed.
+// ErrHeld is an ErrStanding: the session is under legal hold, and is neither removed nor shredded.
 var ErrHeld = fmt.Errorf("it is under legal hold: %w", ErrStanding)
 
 // standing is what the deeds in the log have made of a session.
 type standing uint8
 
 const (
-	kept standing = iota
-	held
+	held standing = 1 << iota
 	gone
+	shredded
 )
 
-var standings = map[LeafKind]standing{LeafHold: held, LeafRelease: kept, LeafGone: gone}
+// with returns what a deed makes of a session, whether or not it fits.
+func (s standing) with(k LeafKind) standing {
+	switch k {
+	case LeafHold:
+		return s | held
+	case LeafRelease:
+		return s &^ held
+	case LeafGone:
+		return s | gone
+	case LeafShred:
+		return s | shredded
+	}
+	return s
+}
 
 // after returns what a deed makes of a session. A hold beats everything, and what is gone does not come back.
 func (s standing) after(l *Leaf) (standing, error) {
 	switch {
-	case s == gone && l.Kind != LeafGone:
+	case s&gone != 0 && l.Kind != LeafGone:
 		return s, fmt.Errorf("ledger: session %s was removed already: %w", l.Session, ErrStanding)
-	case s == held && l.Kind == LeafGone:
+	case s&held != 0 && (l.Kind == LeafGone || l.Kind == LeafShred):
 		return s, fmt.Errorf("ledger: session %s: %w", l.Session, ErrHeld)
-	case s == held && l.Kind == LeafHold:
+	case s&held != 0 && l.Kind == LeafHold:
 		return s, fmt.Errorf("ledger: session %s is held already: release it first, for another reason: %w", l.Session, ErrStanding)
-	case s == kept && l.Kind == LeafRelease:
+	case s&held == 0 && l.Kind == LeafRelease:
 		return s, fmt.Errorf("ledger: session %s is not held: %w", l.Session, ErrStanding)
 	}
-	return standings[l.Kind], nil
+	return s.with(l.Kind), nil
 }
 
 // Standing reports whether a session is under legal hold, and whether it has a tombstone.
@@ -46,7 +59,7 @@ func (l *Ledger) Standing(session string) (isHeld, isGone bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	s := l.kept[sessionKey(session)]
-	return s == held, s == gone
+	return s&held != 0, s&gone != 0
 }
 
 // Each calls f with every leaf of the log in dir, in order, until f fails. It proves nothing; a gateway may be writing.

@@ -20,6 +20,8 @@ type VerifyConfig struct {
 	// Checkpoint is an earlier signed checkpoint that was kept elsewhere, or nil: with it a roll-back of archive and
 	// ledger together is found as well.
 	Checkpoint []byte
+	// Keys opens what is encrypted. Nil: encrypted contents are not looked at, and everything else is proved.
+	Keys Keys
 	// Grace is how long a seal may lack its leaf because a running gateway is about to write it. Zero: 3 s.
 	Grace time.Duration
 }
@@ -52,11 +54,23 @@ type Report struct {
 	Sessions int       `json:"sessions"`
 	Blocks   int       `json:"blocks"`
 	Records  int       `json:"records"`
-	Bytes    int64     `json:"bytes"` // of blocks as stored
-	Open     []string  `json:"open"`  // sessions without a seal that hold as far as they go
+	Bytes    int64     `json:"bytes"`  // of blocks as stored
+	Open     []string  `json:"open"`   // sessions without a seal that hold as far as they go
+	Unread   int       `json:"unread"` // sessions that are encrypted, and whose contents were not looked at
 	Removed  []Removed `json:"removed"`
+	Shredded []Removed `json:"shredded"` // sessions whose key was destroyed, as the signed log says; Left: its key is there
 	Problems []Problem `json:"problems"`
 }
+
+// Keys opens encrypted sessions.
+type Keys interface {
+	// DataKey returns the data key of a session that is encrypted with a recording key. An error that wraps ErrNoKey says
+	// that the recording key is gone, one that wraps ErrLocked that it is there and cannot be opened here.
+	DataKey(ctx context.Context, key KeyID, session string) (*DataKey, error)
+}
+
+// ErrLocked says that a recording key is there, and that nothing is at hand to open it with.
+var ErrLocked = errors.New("its key is there, and nothing is at hand to open it with")
 
 // Removed is a session that the store does not have, or not all of, because it was removed, as the signed log says.
 type Removed struct {
@@ -66,7 +80,7 @@ type Removed struct {
 	Why     string    `json:"why"`
 	Blocks  uint64    `json:"blocks"` // that it had
 	Records uint64    `json:"records"`
-	Left    int       `json:"left"` // blocks that the store still has
+	Left    int       `json:"left"` // blocks that the store still has, or, of a shredded one, that can be read still
 }
 
 // OK reports whether nothing was found.
@@ -168,6 +182,7 @@ func (v *verifier) session(ctx context.Context, id string) {
 		last   core.Block
 		heads  = v.log.heads[id]
 		bad    bool
+		before = v.r.Records
 	)
 	fail := func(seq int64, format string, args ...any) error {
 		bad = true
@@ -193,7 +208,7 @@ func (v *verifier) session(ctx context.Context, id string) {
 		case h.Prev != prev:
 			return fail(-1, "the block does not follow the one before it: chained to %x, the hash before is %x", h.Prev[:8], prev[:8])
 		}
-		if err := dec.Decode(&h, func(*core.Record, time.Duration) error { v.r.Records++; return nil }); err != nil {
+		if err := v.contents(ctx, &h, &dec); err != nil {
 			return fail(int64(dec.Next()), "%v", err)
 		}
 		for len(heads) > 0 && heads[0].Blocks == number+1 {
@@ -217,6 +232,10 @@ func (v *verifier) session(ctx context.Context, id string) {
 		number++
 		return nil
 	})
+	if dec.Skips {
+		v.r.Unread++
+		v.r.Records = before + int(dec.Next())
+	}
 	switch {
 	case bad || ctx.Err() != nil:
 		return
@@ -238,6 +257,9 @@ func (v *verifier) session(ctx context.Context, id string) {
 	}
 	if sealed {
 		s := dec.Seal()
+		if l, ok := v.log.shreds[id]; ok && (l.Hash != last.Hash || l.Blocks != s.Blocks || l.Records != s.Records || l.End != s.End) {
+			v.problem(id, -1, -1, "the leaf that says that its key was destroyed is not of the session's seal")
+		}
 		v.seals = append(v.seals, foundSeal{id: id, number: number - 1, hash: last.Hash, blocks: s.Blocks, recs: s.Records, end: s.End})
 		return
 	}
@@ -246,6 +268,42 @@ func (v *verifier) session(ctx context.Context, id string) {
 		return
 	}
 	v.r.Open = append(v.r.Open, id)
+}
+
+// contents decodes a block. One that is encrypted, and everything behind it, is passed over where its key is not at hand;
+// a key that is gone must have been destroyed by somebody whom the signed log names.
+func (v *verifier) contents(ctx context.Context, h *Header, dec *Decoder) error {
+	if h.Secret && !dec.Skips {
+		shred, shredded := v.log.shreds[h.Session]
+		shredded = shredded && shred.covered
+		var key *DataKey
+		err := ErrLocked
+		if v.c.Keys != nil {
+			key, err = v.c.Keys.DataKey(ctx, h.Key, h.Session)
+		}
+		if shredded && h.Number == 0 {
+			v.r.Shredded = append(v.r.Shredded, Removed{Session: h.Session, Time: shred.Time, By: shred.By, Why: shred.Why, Blocks: shred.Blocks, Records: shred.Records})
+			if err == nil {
+				v.r.Shredded[len(v.r.Shredded)-1].Left = int(shred.Blocks)
+			}
+		}
+		switch {
+		case err == nil:
+			if err := h.Decrypt(key); err != nil {
+				return err
+			}
+		case errors.Is(err, ErrNoKey) && !shredded:
+			return fmt.Errorf("its key %s is gone, and the signed log does not say that it was destroyed", h.Key)
+		case errors.Is(err, ErrLocked), errors.Is(err, ErrNoKey):
+			dec.Skips = true
+		default:
+			return err
+		}
+	}
+	if dec.Skips {
+		return dec.Skip(h)
+	}
+	return dec.Decode(h, func(*core.Record, time.Duration) error { v.r.Records++; return nil })
 }
 
 // matchSeals compares the seals found with the log's, and waits a little for those that a running gateway is about

@@ -24,6 +24,7 @@ const (
 	pageFile   = "timeline.html"
 	proofFile  = "proof.json"
 	keyFile    = "ledger.pub"
+	dataFile   = "keys.json" // of an encrypted session only
 
 	number   = 1       // of the one segment
 	maxSmall = 1 << 20 // bytes of each file but the blocks and the page
@@ -36,6 +37,7 @@ const readme = `This file holds one session that Weir recorded, and the proof th
   00000001.weir    the session's blocks
   proof.json       where in the signed log the session's seal is
   ledger.pub       the log's public key, as the exporter had it
+  keys.json        of an encrypted session: the keys that open it, and no other session
 
 Verify the file with the public key that you have from a source you trust, not with the one inside:
 
@@ -49,7 +51,8 @@ type Config struct {
 	Store     core.Store
 	Session   string
 	LedgerDir string
-	PublicKey string // the text of ledger.pub
+	PublicKey string      // the text of ledger.pub
+	Keys      ledger.Keys // opens the session, where it is encrypted
 	// Page writes the page that shows the session.
 	Page func(w io.Writer) error
 }
@@ -60,8 +63,12 @@ func Write(ctx context.Context, w io.Writer, c Config) (ledger.Report, error) {
 	if err != nil {
 		return ledger.Report{}, err
 	}
-	r, err := ledger.VerifyProof(ctx, one{c.Store, c.Session}, proof, c.PublicKey)
+	r, err := ledger.VerifyProof(ctx, one{c.Store, c.Session}, proof, c.PublicKey, c.Keys)
 	if err != nil || !r.OK() {
+		return r, err
+	}
+	keys, err := dataKeys(ctx, c)
+	if err != nil {
 		return r, err
 	}
 	z := zip.NewWriter(w)
@@ -81,6 +88,9 @@ func Write(ctx context.Context, w io.Writer, c Config) (ledger.Report, error) {
 		e.SetIndent("", "  ")
 		return e.Encode(proof)
 	})
+	if len(keys) > 0 {
+		put(dataFile, zip.Deflate, func(w io.Writer) error { return json.NewEncoder(w).Encode(keys) })
+	}
 	put(pageFile, zip.Deflate, c.Page)
 	put(segment.Name(number), zip.Store, func(w io.Writer) error { // as it is, so that it can be read in place
 		_, err := w.Write(segment.Head(number))
@@ -104,6 +114,24 @@ func Write(ctx context.Context, w io.Writer, c Config) (ledger.Report, error) {
 	return r, errors.Join(err, z.Close())
 }
 
+// dataKeys returns the keys that open a session, by the names of the recording keys that they are derived from.
+func dataKeys(ctx context.Context, c Config) (map[string][]byte, error) {
+	out := map[string][]byte{}
+	err := c.Store.Blocks(ctx, c.Session, func(b core.Block) error {
+		h, err := ledger.ParseBlock(b.Bytes)
+		if err != nil || !h.Secret || out[h.Key.String()] != nil {
+			return err
+		}
+		key, err := c.Keys.DataKey(ctx, h.Key, c.Session)
+		if err != nil {
+			return fmt.Errorf("session %s: %w", c.Session, err)
+		}
+		out[h.Key.String()] = key.Raw()
+		return nil
+	})
+	return out, err
+}
+
 var errEnough = errors.New("bundle: that was all")
 
 // one is a store's one session.
@@ -124,6 +152,7 @@ type Bundle struct {
 	blocks   *io.SectionReader
 	sessions segment.Directory
 	damage   []string
+	keys     map[string][]byte
 }
 
 // Is reports whether a file looks like a bundle.
@@ -188,6 +217,15 @@ func open(path string) (_ *Bundle, err error) {
 		return nil, err
 	}
 	b.PublicKey = string(key)
+	if files[dataFile] != nil {
+		raw, err := small(files, dataFile)
+		if err != nil {
+			return nil, err
+		}
+		if err := json.Unmarshal(raw, &b.keys); err != nil {
+			return nil, fmt.Errorf("%s cannot be read", dataFile)
+		}
+	}
 	e := files[segment.Name(number)]
 	if e == nil {
 		return nil, fmt.Errorf("it has no %s", segment.Name(number))
@@ -270,10 +308,20 @@ func (b *Bundle) Last(ctx context.Context, id string) (last core.Block, err erro
 // Damage implements ledger.Checker.
 func (b *Bundle) Damage(context.Context) ([]string, error) { return b.damage, nil }
 
+// DataKey implements ledger.Keys with the keys that the bundle brings.
+func (b *Bundle) DataKey(_ context.Context, id ledger.KeyID, _ string) (*ledger.DataKey, error) {
+	raw := b.keys[id.String()]
+	if raw == nil {
+		return nil, ledger.ErrLocked
+	}
+	return ledger.ParseDataKey(id, raw)
+}
+
 // Close implements core.Store.
 func (b *Bundle) Close() error { return b.file.Close() }
 
 var (
 	_ core.Store     = (*Bundle)(nil)
 	_ ledger.Checker = (*Bundle)(nil)
+	_ ledger.Keys    = (*Bundle)(nil)
 )

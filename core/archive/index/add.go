@@ -153,15 +153,22 @@ func (s *building) add(b *core.Block) {
 	if err != nil || !s.decodes {
 		return
 	}
-	err = s.dec.Decode(&h, func(r *core.Record, _ time.Duration) error {
-		s.record(r)
-		return nil
-	})
+	if h.Secret || s.dec.Skips { // its key is not at hand
+		err = s.dec.Skip(&h)
+	} else {
+		err = s.dec.Decode(&h, func(r *core.Record, _ time.Duration) error {
+			s.record(r)
+			return nil
+		})
+	}
 	if err != nil {
 		s.decodes, s.chained = false, false
 	}
 	if seal := s.dec.Seal(); h.Seal && seal != nil {
 		s.sealed = true
+		if s.started == 0 { // nothing of it could be read
+			s.started = seal.Time.UnixNano()
+		}
 		s.end = string(seal.End)
 		if s.ended == 0 || seal.End != core.EndClosed {
 			s.ended = max(s.ended, seal.Time.UnixNano())

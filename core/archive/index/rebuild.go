@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/weir-gateway/weir/core"
 )
@@ -19,10 +20,10 @@ func (x *Index) Rebuild(ctx context.Context, store core.Store, progress func(n i
 	if err != nil {
 		return err
 	}
-	var batch []core.Block
+	var batch []string
 	n := 0
 	flush := func() error {
-		if err := x.Add(ctx, store, batch); err != nil {
+		if err := x.Again(ctx, store, batch...); err != nil {
 			return err
 		}
 		n += len(batch)
@@ -34,10 +35,7 @@ func (x *Index) Rebuild(ctx context.Context, store core.Store, progress func(n i
 	}
 	err = store.Sessions(ctx, func(id string) error {
 		delete(had, id)
-		x.mu.Lock()
-		delete(x.building, id)
-		x.mu.Unlock()
-		batch = append(batch, core.Block{Header: core.BlockHeader{Session: id, Number: behindAll}})
+		batch = append(batch, id)
 		if len(batch) < atOnce {
 			return nil
 		}
@@ -58,6 +56,23 @@ func (x *Index) Rebuild(ctx context.Context, store core.Store, progress func(n i
 	}
 	if _, err := x.db.ExecContext(ctx, "DELETE FROM state WHERE key = 'stale'"); err != nil {
 		return fmt.Errorf("index: %w", err)
+	}
+	return nil
+}
+
+// Again reads some sessions of the store anew.
+func (x *Index) Again(ctx context.Context, store core.Store, sessions ...string) error {
+	for list := range slices.Chunk(sessions, atOnce) {
+		batch := make([]core.Block, len(list))
+		x.mu.Lock()
+		for i, id := range list {
+			delete(x.building, id)
+			batch[i].Header = core.BlockHeader{Session: id, Number: behindAll}
+		}
+		x.mu.Unlock()
+		if err := x.Add(ctx, store, batch); err != nil {
+			return err
+		}
 	}
 	return nil
 }

@@ -14,11 +14,13 @@ import (
 	"sync"
 	"time"
 
+	"filippo.io/age"
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/weir-gateway/weir/core"
 	"github.com/weir-gateway/weir/core/archive/index"
 	"github.com/weir-gateway/weir/core/archive/segment"
+	"github.com/weir-gateway/weir/core/keyring"
 	"github.com/weir-gateway/weir/core/ledger"
 )
 
@@ -54,6 +56,9 @@ type Config struct {
 	Stores []Store
 	Index  *index.Index // nil: none
 	Ledger *ledger.Ledger
+	Keys   *keyring.Ring // opens what is encrypted; nil: nothing is
+	// Recipients are whom recording keys are wrapped for.
+	Recipients func() ([]age.Recipient, error)
 	// Term says for how long the sessions of a target are kept.
 	Term func(target string) Term
 	Log  *slog.Logger
@@ -311,6 +316,14 @@ func (k *Keeper) target(ctx context.Context, id string) (target string, err erro
 	for _, s := range k.c.Stores {
 		read := false
 		serr := s.Blocks(ctx, id, func(b core.Block) error {
+			b, err := k.c.Keys.Clear(ctx, b)
+			if errors.Is(err, ledger.ErrNoKey) || errors.Is(err, ledger.ErrLocked) { // the default holds
+				read = true
+				return errEnough
+			}
+			if err != nil {
+				return err
+			}
 			h, err := ledger.ParseBlock(b.Bytes)
 			if err != nil {
 				return err

@@ -10,8 +10,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -40,6 +42,7 @@ func Run(t *testing.T, open func(t *testing.T, dir string) core.Store) {
 		{"context", cancelled},
 		{"large blocks", large},
 		{"removal", removal},
+		{"recording keys", keys},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			e := &env{t: t, dir: t.TempDir(), open: open}
@@ -351,4 +354,72 @@ func removal(t *testing.T, e *env) {
 	}
 	e.put(c...)
 	e.want("c", c)
+}
+
+// keys checks a store that keeps the records of recording keys as well.
+func keys(t *testing.T, e *env) {
+	type keeper interface {
+		PutKey(ctx context.Context, name string, record []byte) error
+		Key(ctx context.Context, name string) ([]byte, error)
+		Keys(ctx context.Context, f func(name string) error) error
+		DropKey(ctx context.Context, name string) error
+	}
+	s, ok := e.s.(keeper)
+	if !ok {
+		t.Fatal("the store keeps no recording keys")
+	}
+	ctx := context.Background()
+	list := func() (names []string) {
+		t.Helper()
+		if err := s.Keys(ctx, func(n string) error { names = append(names, n); return nil }); err != nil {
+			t.Fatal(err)
+		}
+		slices.Sort(names)
+		return names
+	}
+	a, b := ledger.NewRecordingKey().ID.String(), ledger.NewRecordingKey().ID.String()
+	if n := list(); len(n) != 0 {
+		t.Fatalf("an empty store lists %q", n)
+	}
+	if _, err := s.Key(ctx, a); !errors.Is(err, fs.ErrNotExist) {
+		t.Fatalf("a key that is not there: %v", err)
+	}
+	for _, bad := range []string{"", "..", "a", a + "0", "../" + a, strings.ToUpper(a[:31]) + "G"} {
+		if s.PutKey(ctx, bad, []byte("x")) == nil || s.DropKey(ctx, bad) == nil {
+			t.Errorf("%q can name a key", bad)
+		}
+	}
+	for name, record := range map[string]string{a: "one", b: "two"} {
+		if err := s.PutKey(ctx, name, []byte(record)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := s.PutKey(ctx, a, []byte("another")); err != nil {
+		t.Fatal(err)
+	}
+	if err := e.s.Put(ctx, Session("a", 5, 1)); err != nil { // beside blocks
+		t.Fatal(err)
+	}
+	e.reopen()
+	s = e.s.(keeper)
+	if got, err := s.Key(ctx, a); err != nil || string(got) != "another" {
+		t.Fatalf("%q, %v", got, err)
+	}
+	if n := list(); len(n) != 2 {
+		t.Fatalf("%q", n)
+	}
+	for range 2 { // the second finds nothing, and that is no error
+		if err := s.DropKey(ctx, a); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := s.Key(ctx, a); !errors.Is(err, fs.ErrNotExist) {
+		t.Fatalf("a key that was dropped: %v", err)
+	}
+	if n := list(); len(n) != 1 || n[0] != b {
+		t.Fatalf("%q", n)
+	}
+	if damage, err := e.s.(ledger.Checker).Damage(ctx); err != nil || len(damage) != 0 {
+		t.Fatalf("damage: %q, %v", damage, err)
+	}
 }

@@ -1,0 +1,35 @@
+package credential
+
+import (
+	"bytes"
+	"strings"
+	"testing"
+)
+
+// What a transit key has encrypted it decrypts; a key is where it is named, and nothing else is asked for.
+func TestTransit(t *testing.T) {
+	s, v, _ := vault(t)
+	secret := []byte("\x00a file key\xff")
+	sealed, err := v.Encrypt(t.Context(), "transit/weir", secret)
+	if err != nil || strings.Contains(sealed, "file key") {
+		t.Fatal(sealed, err)
+	}
+	if got, err := v.Decrypt(t.Context(), "transit/weir", sealed); err != nil || !bytes.Equal(got, secret) {
+		t.Fatalf("%q, %v", got, err)
+	}
+	for name, f := range map[string]func() error{
+		"another key's":   func() error { _, err := v.Decrypt(t.Context(), "transit/other", sealed); return err },
+		"changed":         func() error { _, err := v.Decrypt(t.Context(), "transit/weir", sealed+"x"); return err },
+		"an unknown key":  func() error { _, err := v.Encrypt(t.Context(), "transit/nobody", secret); return err },
+		"no mount":        func() error { _, err := v.Encrypt(t.Context(), "weir", secret); return err },
+		"no Vault at all": func() error { var none *Vault; _, err := none.Encrypt(t.Context(), "transit/weir", secret); return err },
+	} {
+		if err := f(); err == nil || strings.Contains(err.Error(), sealed) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	s.set(func() { s.down = true })
+	if _, err := v.Encrypt(t.Context(), "transit/weir", secret); err == nil {
+		t.Error("encrypted by a Vault that is down")
+	}
+}
