@@ -3,7 +3,6 @@ package core
 import (
 	"context"
 	"crypto/tls"
-	"io"
 	"net"
 	"time"
 )
@@ -66,11 +65,6 @@ type Contact struct {
 	CA      string // file of the certificate authority that the listener's certificate is from; empty: one that clients know
 	User    string // who the client is, for protocols that need a name as well
 	Token   string // may be empty
-}
-
-// Sandbox is a Protocol that can speak a recording: it answers a client from the records of one session.
-type Sandbox interface {
-	Replay(ctx context.Context, conn net.Conn, records func(yield func(*Record) bool), diverged io.Writer) error
 }
 
 // Gate is what a Handler asks of the gateway about one client.

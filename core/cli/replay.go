@@ -41,19 +41,41 @@ func (a *app) replay() *cobra.Command {
 	var path, format, dir string
 	var o replay.Options
 	var gap duration
+	var s served
 	c := &cobra.Command{
 		Use:   "replay ID",
-		Short: "Play one session, as the loop saw it",
+		Short: "Play one session, as the loop saw it; with --serve to a client, in the place of the target",
+		Long: "Play one session, as the loop saw it. With --serve, sessions are played to clients: each connection gets the next of them, from its\n" +
+			"beginning, and an unchanged client that asks what it asked gets byte for byte what it got, without a target. One that asks for\n" +
+			"something else is told so in its protocol's own error, and both sides are printed. Nobody is asked who they are, so the\n" +
+			"address is one of this machine only.",
 		Example: `  weir replay 01jd2t0000000000000000000 --speed 2
-  weir replay 01jd2t0000000000000000000 --format json | jq .kind`,
-		Args: cobra.ExactArgs(1),
-		PreRunE: func(*cobra.Command, []string) error {
+  weir replay 01jd2t0000000000000000000 --format json | jq .kind
+  weir replay 01jd2t0000000000000000000 --serve 127.0.0.1:15433 --once`,
+		Args: cobra.MinimumNArgs(1),
+		PreRunE: func(cmd *cobra.Command, args []string) error {
 			if o.Speed < 0 {
 				return use(errors.New("--speed cannot be negative"))
 			}
-			return oneOf("--format", format, "text", "json")
+			for _, name := range []string{"match", "once"} {
+				if s.address == "" && cmd.Flags().Changed(name) {
+					return use(fmt.Errorf("--%s goes with --serve", name))
+				}
+			}
+			for _, name := range []string{"speed", "max-pause", "follow", "format"} {
+				if s.address != "" && cmd.Flags().Changed(name) {
+					return use(fmt.Errorf("--%s does not go with --serve", name))
+				}
+			}
+			if s.address == "" && len(args) > 1 {
+				return use(errors.New("one session is played at a time; --serve takes several"))
+			}
+			return errors.Join(oneOf("--format", format, "text", "json"), oneOf("--match", s.match, string(core.MatchOrder), string(core.MatchText)))
 		},
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if s.address != "" {
+				return a.rehearse(cmd.Context(), path, dir, args, s)
+			}
 			return a.play(cmd.Context(), path, dir, args[0], func(ctx context.Context, s core.Store, found replay.Options) error {
 				o.Reader, o.Color, o.MaxGap = found.Reader, found.Color, time.Duration(gap)
 				if format == "json" {
@@ -70,6 +92,9 @@ func (a *app) replay() *cobra.Command {
 	f.Var(&gap, "max-pause", "the longest pause, with --speed")
 	f.BoolVar(&o.Follow, "follow", false, "wait for more until the session is over")
 	f.StringVar(&format, "format", "text", "`format` of the output: text or json")
+	f.StringVar(&s.address, "serve", "", "play it to clients at this `host:port` of this machine")
+	f.StringVar(&s.match, "match", string(core.MatchOrder), "with --serve, `how` requests are compared: order (the same ones, in order) or text (the same text gets the same answer, in any order)")
+	f.BoolVar(&s.once, "once", false, "with --serve, end when each session has been played to a client; exit 1 when one of them asked for something else")
 	return c
 }
 
@@ -105,12 +130,15 @@ func missing(err error, id string) error {
 }
 
 // readerOf finds out who can read a session's bytes, from its first record.
-func (a *app) readerOf(r *core.Record) core.Reader {
+func (a *app) readerOf(r *core.Record) core.Reader { return a.reader(protocolOf(r)) }
+
+// protocolOf returns a session's protocol, from its first record.
+func protocolOf(r *core.Record) string {
 	var open struct {
 		Protocol string `json:"protocol"`
 	}
-	_ = json.Unmarshal(r.Facts, &open) // else nobody can
-	return a.reader(open.Protocol)
+	_ = json.Unmarshal(r.Facts, &open) // else nobody can read it
+	return open.Protocol
 }
 
 func (a *app) reader(protocol string) core.Reader {

@@ -58,6 +58,7 @@ type demo struct {
 	config     string
 	listen     string
 	token      string
+	said       []byte // by the agent
 	ca         string
 	upstream   upstream
 	dropOnExit func()
@@ -78,6 +79,7 @@ func (d *demo) run(ctx context.Context, root string) error {
 		{"the agent's loop, unchanged but for host, port and password", d.agent},
 		{"what the gateway kept: weir sessions, show, replay, verify", d.look},
 		{"the auditor's question", d.audit},
+		{"the same loop again, against its own recording: weir replay --serve", d.rehearse},
 	} {
 		fmt.Printf("\n== %s\n", step.what)
 		if err := step.do(ctx); err != nil {
@@ -312,16 +314,67 @@ func (d *demo) sign(ctx context.Context) error {
 }
 
 func (d *demo) agent(ctx context.Context) error {
-	host, port, err := net.SplitHostPort(d.listen)
+	var said bytes.Buffer
+	err := d.agentAt(ctx, d.listen, io.MultiWriter(&indent{w: os.Stdout}, &said))
+	d.said = said.Bytes()
+	return err
+}
+
+// agentAt runs the agent's loop.
+func (d *demo) agentAt(ctx context.Context, address string, out io.Writer) error {
+	host, port, err := net.SplitHostPort(address)
 	if err != nil {
 		return err
 	}
 	loop := exec.CommandContext(ctx, filepath.Join(d.bin, "agent-loop"))
 	loop.Env = append(os.Environ(), "PGHOST="+host, "PGPORT="+port, "PGDATABASE=orders", "PGUSER=agent",
 		"PGPASSWORD="+d.token, "PGSSLMODE=verify-full", "PGSSLROOTCERT="+d.ca)
-	out := &indent{w: os.Stdout}
 	loop.Stdout, loop.Stderr = out, out
 	return loop.Run()
+}
+
+// rehearse has the loop talk to its own recording, with no database and no gateway between.
+func (d *demo) rehearse(ctx context.Context) error {
+	id, err := d.session(ctx)
+	if err != nil {
+		return err
+	}
+	address, err := freePort()
+	if err != nil {
+		return err
+	}
+	fmt.Printf("\n$ weir replay %s --serve %s --once\n", id, address)
+	type end struct {
+		out []byte
+		err error
+	}
+	played := make(chan end, 1)
+	go func() {
+		out, err := d.weir(ctx, "replay", id, "--serve", address, "--once")
+		played <- end{out, err}
+	}()
+	var said bytes.Buffer
+	for tries := 0; ; tries++ {
+		said.Reset()
+		err := d.agentAt(ctx, address, &said)
+		if err == nil {
+			break
+		}
+		if tries == 50 || !bytes.Contains(said.Bytes(), []byte("connection refused")) { // it starts
+			return fmt.Errorf("%w\n%s", err, said.Bytes())
+		}
+		time.Sleep(100 * time.Millisecond)
+	}
+	e := <-played
+	_, _ = (&indent{w: os.Stdout}).Write(e.out)
+	if e.err != nil {
+		return e.err
+	}
+	if !bytes.Equal(said.Bytes(), d.said) {
+		return fmt.Errorf("the loop said something else:\n%s", said.Bytes())
+	}
+	fmt.Println("  The loop has said the same, line by line, and no order was written.")
+	return nil
 }
 
 // look runs the commands that a person would.
