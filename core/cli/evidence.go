@@ -98,7 +98,16 @@ func (e *evidence) openArchive(ctx context.Context, c *config.Config) (err error
 			return r.with, nil
 		}
 	}
-	e.ledger, err = ledger.Open(ledgerDir(c), keysDir(c))
+	keys := ledger.KeyConfig{Dir: keysDir(c)}
+	keys.Name, _ = config.TransitKey(c.Ledger.Key)
+	vault, err := vaultOf(c, slog.New(slog.DiscardHandler))
+	if err != nil {
+		return err
+	}
+	if vault != nil {
+		keys.Remote = vault
+	}
+	e.ledger, err = ledger.OpenWith(ledgerDir(c), keys)
 	return err
 }
 

@@ -65,6 +65,30 @@ func TestExport(t *testing.T) {
 		t.Errorf("without a key: exit %d, %s", code, text)
 	}
 
+	// With another key since then: the old public key verifies what the new one has signed.
+	old, err := os.ReadFile(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	before := filepath.Join(elsewhere, "before.pub")
+	if err := os.WriteFile(before, old, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("WEIR_CONFIG", p.config)
+	if out := p.must("keys", "rotate-ledger"); strings.TrimSpace(out) == strings.TrimSpace(string(old)) {
+		t.Error(out)
+	}
+	turned := filepath.Join(elsewhere, "turned.weir")
+	p.must("export", id, "-o", turned)
+	for _, k := range []string{before, key} {
+		p.must("verify", turned, "--key", k)
+		p.must("verify", "--all", "--archive", filepath.Join(data, "archive"), "--key", k)
+	}
+	if code, _, _ := p.weir("verify", copied, "--key", key); code == 0 {
+		t.Error("what the old key has signed is verified with the new one alone")
+	}
+	key = before
+
 	// Somebody else's key, and another session's proof.
 	q := newPlace(t)
 	q.serve()

@@ -9,7 +9,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/weir-gateway/weir/core/journal"
-	"github.com/weir-gateway/weir/core/keyring"
 )
 
 // shredAfter is how old a recording key has to be: a gateway begins no session with an older one.
@@ -73,61 +72,5 @@ func (a *app) shred() *cobra.Command {
 	f.StringVar(&d.Issuer, "issuer", "", "only the subject that this `issuer` names so")
 	f.BoolVar(&d.DryRun, "dry-run", false, "only say what would be shredded")
 	_ = c.MarkFlagRequired("subject")
-	return c
-}
-
-func (a *app) keys() *cobra.Command {
-	c := &cobra.Command{
-		Use:     "keys",
-		Short:   "The keys that recordings are encrypted for",
-		Example: "  weir keys rotate\n  weir keys rewrap",
-	}
-	var path string
-	rotate := &cobra.Command{
-		Use:   "rotate",
-		Short: "Make a new local key; the old ones stay, to read",
-		Long: "Make a new local key, before the old ones in keys/recordings.key in data. Gateways use it from their next start on. With `weir keys\n" +
-			"rewrap` everything that was recorded is wrapped for it, and the old ones can be deleted from the file.",
-		Example: "  weir keys rotate && weir keys rewrap",
-		Args:    cobra.NoArgs,
-		RunE: func(*cobra.Command, []string) error {
-			cfg, err := load(path)
-			if err != nil {
-				return err
-			}
-			id, err := keyring.RotateLocal(keysDir(cfg))
-			if err != nil {
-				return unreachable(err)
-			}
-			fmt.Fprintf(a.out, "%s\n", id.Recipient())
-			return nil
-		},
-	}
-	rewrap := &cobra.Command{
-		Use:   "rewrap",
-		Short: "Wrap the key of every recording for those whom the configuration names now",
-		Long: "Wrap every recording key anew, for encryption.recipients of the configuration: after somebody was added or taken away, or a key was\n" +
-			"rotated. What was recorded is not touched. Keys that cannot be opened here stay as they are.",
-		Example: "  weir keys rewrap",
-		Args:    cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			cfg, err := load(path)
-			if err != nil {
-				return err
-			}
-			out, err := a.ask(cmd.Context(), cfg, deed{Do: "rewrap", By: operator()})
-			if err != nil {
-				return coded(err)
-			}
-			if out.Error != "" {
-				return out.failed()
-			}
-			fmt.Fprintf(a.out, "wrapped anew: %s; left as they are: %d\n", plural(out.Rewrapped.Keys, "key"), out.Rewrapped.Locked)
-			return nil
-		},
-	}
-	configFlag(rotate, &path)
-	configFlag(rewrap, &path)
-	c.AddCommand(rotate, rewrap)
 	return c
 }

@@ -27,7 +27,7 @@ const socketName = "archive.sock"
 
 // deed is what is asked for.
 type deed struct {
-	Do       string   `json:"do"` // hold, release, purge, shred, rewrap
+	Do       string   `json:"do"` // hold, release, purge, shred, rewrap, rotate-ledger
 	Sessions []string `json:"sessions,omitempty"`
 	By       string   `json:"by"`
 	Why      string   `json:"why,omitempty"`
@@ -39,7 +39,8 @@ type deed struct {
 // done is the answer.
 type done struct {
 	Error     string               `json:"error,omitempty"`
-	No        bool                 `json:"no,omitempty"` // the error is an answer, and nothing is broken
+	PublicKey string               `json:"public_key,omitempty"` // that the log is signed with now
+	No        bool                 `json:"no,omitempty"`         // the error is an answer, and nothing is broken
 	Report    *retention.Report    `json:"report,omitempty"`
 	Shredded  *retention.Shredded  `json:"shredded,omitempty"`
 	Rewrapped *retention.Rewrapped `json:"rewrapped,omitempty"`
@@ -68,12 +69,14 @@ func (d *deed) do(ctx context.Context, k *retention.Keeper, now time.Time) (out 
 		var s retention.Shredded
 		s, err = k.Shred(ctx, d.By, d.Why, d.Subject, d.Issuer, now, shredAfter, d.DryRun)
 		out.Shredded = &s
+	case d.Do == "rotate-ledger":
+		out.PublicKey, err = k.RotateLedger()
 	case d.Do == "rewrap":
 		var r retention.Rewrapped
 		r, err = k.Rewrap(ctx)
 		out.Rewrapped = &r
 	default:
-		err = fmt.Errorf("cli: %q is not hold, release, purge, shred or rewrap", d.Do)
+		err = fmt.Errorf("cli: %q is not hold, release, purge, shred, rewrap or rotate-ledger", d.Do)
 	}
 	if err != nil {
 		out.Error, out.No = err.Error(), errors.Is(err, core.ErrNoSession) || errors.Is(err, ledger.ErrStanding) || errors.Is(err, retention.ErrNoSubject)

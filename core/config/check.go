@@ -101,6 +101,7 @@ func (k *checker) promise(path string, p core.Promise) {
 		k.problem(path, hintNearest(string(p), words), "%q is not strict, bounded or off", p)
 	}
 	k.encryption()
+	k.ledger()
 }
 
 var nameShape = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$`)

@@ -24,6 +24,7 @@ type Config struct {
 	Journal   Journal   `yaml:"journal"`
 	Archive   []Archive `yaml:"archive"` // none: one of kind file in Data
 	Retention Retention `yaml:"retention"`
+	Ledger    Ledger    `yaml:"ledger"`
 	// Encryption is of recordings.
 	Encryption Encryption `yaml:"encryption"`
 	Policies   []Policy   `yaml:"policies"`

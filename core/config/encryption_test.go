@@ -28,6 +28,9 @@ func TestEncryption(t *testing.T) {
 		"encryption: {recipients: [\"vault:transit/weir\"]}\n" + someVault:                      "",
 		"encryption: {recipients: [" + public + "]}\nretention: {classes: {short: 30d}}":        "cannot be told of sessions that this process cannot read",
 		"encryption: {recipients: [" + public + ", local]}\nretention: {classes: {short: 30d}}": "",
+		"ledger: {key: \"vault:transit/log\"}\n" + someVault:                                    "",
+		"ledger: {key: \"vault:transit/log\"}":                                                  "the file names none",
+		"ledger: {key: \"transit/log\"}\n" + someVault:                                          "names no key of a Vault's transit engine",
 	} {
 		class := ""
 		if strings.Contains(text, "short") {

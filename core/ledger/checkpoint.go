@@ -26,19 +26,27 @@ func (c Checkpoint) sign(s note.Signer) ([]byte, error) {
 	return note.Sign(&note.Note{Text: c.text()}, s)
 }
 
-// OpenCheckpoint verifies a signed checkpoint with a verifier key (the text of ledger.pub).
-func OpenCheckpoint(signed []byte, publicKey string) (Checkpoint, error) {
+// OpenCheckpoint verifies a signed checkpoint with a verifier key (the text of ledger.pub), or with one of several of one log.
+func OpenCheckpoint(signed []byte, publicKeys ...string) (Checkpoint, error) {
 	var c Checkpoint
-	v, err := note.NewVerifier(strings.TrimSpace(publicKey))
-	if err != nil {
-		return c, errors.New("ledger: the public key is malformed: give the text of ledger.pub")
+	var known []note.Verifier
+	for _, k := range publicKeys {
+		v, err := note.NewVerifier(strings.TrimSpace(k))
+		if err != nil {
+			return c, errors.New("ledger: the public key is malformed: give the text of ledger.pub")
+		}
+		known = append(known, v)
 	}
+	if len(known) == 0 {
+		return c, errors.New("ledger: no public key is given")
+	}
+	name := known[0].Name()
 	if len(signed) > 64<<10 {
 		return c, errors.New("ledger: checkpoint is too long")
 	}
-	n, err := note.Open(signed, note.VerifierList(v))
+	n, err := note.Open(signed, note.VerifierList(known...))
 	if err != nil {
-		return c, fmt.Errorf("ledger: checkpoint is not signed by %s: %w", v.Name(), err)
+		return c, fmt.Errorf("ledger: checkpoint is not signed by %s: %w", name, err)
 	}
 	f := strings.Split(n.Text, "\n")
 	if len(f) != 4 || f[3] != "" {
@@ -52,8 +60,8 @@ func OpenCheckpoint(signed []byte, publicKey string) (Checkpoint, error) {
 	if err != nil || err2 != nil || size < 0 || len(root) != tlog.HashSize || c.text() != n.Text {
 		return c, errors.New("ledger: checkpoint is malformed")
 	}
-	if c.Origin != v.Name() {
-		return c, fmt.Errorf("ledger: checkpoint is of the log %q, not of %q", c.Origin, v.Name())
+	if c.Origin != name {
+		return c, fmt.Errorf("ledger: checkpoint is of the log %q, not of %q", c.Origin, name)
 	}
 	return c, nil
 }

@@ -1,6 +1,7 @@
 package ledger
 
 import (
+	"encoding/base64"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -19,6 +20,7 @@ type LeafKind string
 const (
 	LeafSeal LeafKind = "seal" // the session is over; Hash is its last block's
 	LeafHead LeafKind = "head" // the session was open and had at least these blocks; Hash is the last of them
+	LeafKey  LeafKind = "key"  // what follows is signed with another key; of no session
 	// What follows was done by somebody, for a reason. Blocks, Records, End and Hash are those of the session's last leaf.
 	LeafHold    LeafKind = "hold"    // nothing removes the session until it is released
 	LeafRelease LeafKind = "release" // the hold is over
@@ -45,6 +47,9 @@ type Leaf struct {
 	Hash    [32]byte
 	Time    time.Time
 	By, Why string // of a deed
+
+	OldKey, NewKey string // of a LeafKey: the log's public keys, before and after
+	Signature      []byte // of it, by the old one
 }
 
 // MaxWhy bounds By and Why, in bytes.
@@ -69,6 +74,9 @@ func LeafOf(b core.Block, end core.End, now time.Time) Leaf {
 
 // appendLine appends the leaf's text without the line's end. Exactly these bytes are hashed.
 func (l *Leaf) appendLine(b []byte) []byte {
+	if l.Kind == LeafKey {
+		return base64.StdEncoding.AppendEncode(append(l.keyMessage(b), ' '), l.Signature)
+	}
 	end := string(l.End)
 	if end == "" {
 		end = "-"
@@ -96,6 +104,13 @@ func (l *Leaf) appendLine(b []byte) []byte {
 func parseLeaf(line string) (Leaf, error) {
 	var l Leaf
 	f := strings.Split(line, " ")
+	if len(f) > 1 && f[0] == leafVersion && LeafKind(f[1]) == LeafKey {
+		l, err := parseKeyLeaf(f)
+		if err == nil && string(l.appendLine(nil)) != line {
+			err = errors.New("not in the one form a leaf may have")
+		}
+		return l, err
+	}
 	if len(f) < 8 || f[0] != leafVersion {
 		return l, errors.New("not a leaf of a version known to this build")
 	}

@@ -12,8 +12,8 @@ import (
 	"path/filepath"
 	"sync"
 	"syscall"
+	"time"
 
-	"golang.org/x/mod/sumdb/note"
 	"golang.org/x/mod/sumdb/tlog"
 
 	"github.com/weir-gateway/weir/core"
@@ -29,9 +29,8 @@ const (
 
 // Ledger is the append-only log of seals and heads. One process writes it at a time. Safe for concurrent use.
 type Ledger struct {
-	dir    string
-	signer note.Signer
-	public string
+	dir  string
+	keys KeyConfig
 
 	mu     sync.Mutex
 	lock   *os.File
@@ -41,21 +40,24 @@ type Ledger struct {
 	size   int64 // number of leaves
 	sealed map[[16]byte][32]byte
 	kept   map[[16]byte]standing // sessions to which something was done
-	signed []byte                // the newest checkpoint
-	failed error                 // a write failed: final
+	key    *signingKey
+	known  []string // public keys: the present one and those before it
+	newest string   // public key that a leaf names
+	signed []byte   // the newest checkpoint
+	covers int64    // leaves that it was signed for
+	failed error    // a write failed: final
 }
 
 // Open opens the log in dir for writing, and makes it and its key where there is none. It refuses a log that does not
 // match its own signed checkpoint.
-func Open(dir, keyDir string) (*Ledger, error) {
+func Open(dir, keyDir string) (*Ledger, error) { return OpenWith(dir, KeyConfig{Dir: keyDir}) }
+
+// OpenWith is Open with a key that may be elsewhere.
+func OpenWith(dir string, keys KeyConfig) (*Ledger, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("ledger: %w", err)
 	}
-	signer, public, err := openKey(keyDir)
-	if err != nil {
-		return nil, err
-	}
-	l := &Ledger{dir: dir, signer: signer, public: public, sealed: map[[16]byte][32]byte{}, kept: map[[16]byte]standing{}}
+	l := &Ledger{dir: dir, keys: keys, sealed: map[[16]byte][32]byte{}, kept: map[[16]byte]standing{}}
 	if err := l.open(); err != nil {
 		l.closeFiles()
 		return nil, err
@@ -79,6 +81,19 @@ func (l *Ledger) open() (err error) {
 	if err := l.load(); err != nil {
 		return err
 	}
+	if err := l.keys.settle(l.newest); err != nil {
+		return err
+	}
+	if l.key, err = l.keys.open(); err != nil {
+		return err
+	}
+	if l.newest != "" && l.newest != l.key.public {
+		return fmt.Errorf("ledger: the log in %s goes on with another key than %s: restore both from the same backup", l.dir, filepath.Join(l.keys.Dir, pubFile))
+	}
+	if l.known, err = l.keys.earlier(); err != nil {
+		return err
+	}
+	l.known = append([]string{l.key.public}, l.known...)
 	l.signed, err = os.ReadFile(filepath.Join(l.dir, checkpointFile))
 	if errors.Is(err, fs.ErrNotExist) && l.size == 0 {
 		return l.checkpoint()
@@ -86,10 +101,11 @@ func (l *Ledger) open() (err error) {
 	if err != nil {
 		return fmt.Errorf("ledger: checkpoint: %w", err)
 	}
-	c, err := OpenCheckpoint(l.signed, l.public)
+	c, err := OpenCheckpoint(l.signed, l.known...)
 	if err != nil {
 		return err
 	}
+	l.covers = c.Size
 	if c.Size > l.size {
 		return fmt.Errorf("ledger: %s has %d leaves, its checkpoint was signed for %d: leaves were cut off; restore them", l.dir, l.size, c.Size)
 	}
@@ -122,6 +138,9 @@ func (l *Ledger) load() error {
 		leaf, err := parseLeaf(line)
 		if err != nil {
 			return fmt.Errorf("ledger: leaf %d in %s: %w; restore the file", l.size, l.dir, err)
+		}
+		if leaf.Kind == LeafKey {
+			l.newest = leaf.NewKey
 		}
 		if leaf.Kind == LeafSeal {
 			l.sealed[sessionKey(leaf.Session)] = leaf.Hash
@@ -158,12 +177,50 @@ func sessionKey(id string) [16]byte {
 }
 
 // PublicKey returns the verifier key's text.
-func (l *Ledger) PublicKey() string { return l.public }
+func (l *Ledger) PublicKey() string { return l.key.public }
+
+// Rotate has the log signed with another key from now on, one that is made, or the newest version of the Remote's. Who has
+// the old public key finds the new one in the log, signed with the old. It returns the new public key.
+func (l *Ledger) Rotate() (string, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.failed != nil {
+		return "", l.failed
+	}
+	next, err := l.keys.make(l.key.Name())
+	if err != nil {
+		return "", err
+	}
+	if next.public == l.key.public {
+		return "", fmt.Errorf("ledger: the newest version of the key %s in the Vault signs already: rotate it there first", l.keys.Name)
+	}
+	if err := l.keys.write(next, nextFile); err != nil {
+		return "", err
+	}
+	leaf := Leaf{Kind: LeafKey, OldKey: l.key.public, NewKey: next.public, Time: time.Now().UTC()}
+	if leaf.Signature, err = l.key.Sign(leaf.keyMessage(nil)); err != nil {
+		return "", fmt.Errorf("ledger: %w", err)
+	}
+	line := leaf.appendLine(nil)
+	if _, err := parseLeaf(string(line)); err != nil {
+		return "", fmt.Errorf("ledger: %w", err)
+	}
+	if err := l.add(append(bytes.Clone(line), '\n'), [][]byte{line}); err != nil { // signed with the old key still
+		return "", err
+	}
+	if err := l.keys.adopt(next); err != nil {
+		l.failed = err // a start ends it
+		return "", err
+	}
+	l.key, l.newest, l.known = next, next.public, append([]string{next.public}, l.known...)
+	return next.public, l.checkpoint()
+}
 
 // Append adds one leaf; see AppendAll.
 func (l *Ledger) Append(leaf Leaf) error { return l.AppendAll([]Leaf{leaf}) }
 
-// AppendAll adds leaves and signs a new checkpoint; when it returns nil both are durable. The seal of a session that
+// AppendAll adds leaves and signs a new checkpoint; when it returns nil both are durable. Where signing alone has failed, it is
+// to be called again. The seal of a session that
 // is sealed already is passed over when it is the same, and is an error that names the session and wraps core.ErrFork
 // when it is not; then nothing is added. The tombstone of a session that has it already is passed over; one of a
 // session that is held is an error that wraps ErrHeld.
@@ -214,22 +271,34 @@ func (l *Ledger) AppendAll(leaves []Leaf) error {
 		lines = append(lines, line)
 		text = append(append(text, line...), '\n')
 	}
-	if len(lines) == 0 {
+	if len(lines) > 0 {
+		if err := l.write(text, lines); err != nil {
+			l.failed = fmt.Errorf("ledger: %w", err) // what is on the disk is unknown now
+			return l.failed
+		}
+		for k, h := range fresh {
+			l.sealed[k] = h
+		}
+		for k, s := range deeds {
+			l.kept[k] = s
+		}
+	}
+	if l.covers == l.size {
 		return nil
 	}
-	if err := l.write(text, lines); err != nil {
-		l.failed = fmt.Errorf("ledger: %w", err) // what is on the disk is unknown now
-		return l.failed
-	}
-	for k, h := range fresh {
-		l.sealed[k] = h
-	}
-	for k, s := range deeds {
-		l.kept[k] = s
-	}
-	return nil
+	return l.checkpoint()
 }
 
+// add writes leaves and signs for them.
+func (l *Ledger) add(text []byte, lines [][]byte) error {
+	if err := l.write(text, lines); err != nil {
+		l.failed = fmt.Errorf("ledger: %w", err)
+		return l.failed
+	}
+	return l.checkpoint()
+}
+
+// write makes leaves durable.
 func (l *Ledger) write(text []byte, lines [][]byte) error {
 	if _, err := l.leaves.WriteAt(text, l.end); err != nil {
 		return err
@@ -252,23 +321,26 @@ func (l *Ledger) write(text []byte, lines [][]byte) error {
 		}
 		l.size++
 	}
-	return l.checkpoint()
+	return nil
 }
 
-// checkpoint signs the present size and root.
+// checkpoint signs the present size and root. A key that is elsewhere may not answer: then the leaves are there, and it is
+// called again.
 func (l *Ledger) checkpoint() error {
 	root, err := l.root(l.size)
 	if err != nil {
-		return err
+		l.failed = fmt.Errorf("ledger: %w", err)
+		return l.failed
 	}
-	signed, err := Checkpoint{Origin: l.signer.Name(), Size: l.size, Root: root}.sign(l.signer)
+	signed, err := Checkpoint{Origin: l.key.Name(), Size: l.size, Root: root}.sign(l.key)
 	if err != nil {
-		return err
+		return fmt.Errorf("ledger: the log is not signed: %w", err)
 	}
 	if err := writeFile(filepath.Join(l.dir, checkpointFile), signed, 0o644); err != nil {
-		return err
+		l.failed = fmt.Errorf("ledger: %w", err)
+		return l.failed
 	}
-	l.signed = signed
+	l.signed, l.covers = signed, l.size
 	return nil
 }
 
@@ -288,14 +360,14 @@ func (l *Ledger) Checkpoint() []byte {
 
 // Holds reports whether a signed checkpoint is one of this log: signed with its key, and over leaves that it has.
 func (l *Ledger) Holds(signed []byte) error {
-	c, err := OpenCheckpoint(signed, l.public)
-	if err != nil {
-		return err
-	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.failed != nil {
 		return l.failed
+	}
+	c, err := OpenCheckpoint(signed, l.known...)
+	if err != nil {
+		return err
 	}
 	if c.Size > l.size {
 		return fmt.Errorf("ledger: %s has %d leaves, %d were signed: it is an old copy, or one that stopped", l.dir, l.size, c.Size)

@@ -18,12 +18,36 @@ type logView struct {
 	tombs    map[string]sealLeaf
 	shreds   map[string]sealLeaf
 	order    []string // sessions in the log's order, once each
+	turns    []Leaf   // changes of its key
 	problems []Problem
 }
 
 type sealLeaf struct {
 	Leaf
 	covered bool // by the signed checkpoint
+}
+
+// rotations returns the changes of the log's key, and goes back to the file's beginning. A line that is none is told by who
+// reads them all.
+func rotations(f io.ReadSeeker) (out []Leaf, err error) {
+	begin := []byte(leafVersion + " " + string(LeafKey) + " ")
+	r := bufio.NewReaderSize(f, 1<<20)
+	for {
+		line, err := r.ReadSlice('\n')
+		if err == io.EOF {
+			_, err := f.Seek(0, io.SeekStart)
+			return out, err
+		}
+		if err != nil {
+			return nil, err
+		}
+		if !bytes.HasPrefix(line, begin) {
+			continue
+		}
+		if l, err := parseLeaf(string(line[:len(line)-1])); err == nil {
+			out = append(out, l)
+		}
+	}
 }
 
 func (v *verifier) readLog() error {
@@ -37,16 +61,21 @@ func (v *verifier) readLog() error {
 	if err != nil {
 		note("", "the log's checkpoint cannot be read: %v", err)
 	}
-	cp, cpErr := OpenCheckpoint(signed, v.c.PublicKey)
-	if err == nil && cpErr != nil {
-		note("", "%v", cpErr)
-	}
-	f, err := os.Open(filepath.Join(v.c.LedgerDir, leavesFile))
-	if err != nil {
-		note("", "the log's leaves cannot be read: %v", err)
+	f, oerr := os.Open(filepath.Join(v.c.LedgerDir, leavesFile))
+	if oerr != nil {
+		note("", "the log's leaves cannot be read: %v", oerr)
 		return nil
 	}
 	defer f.Close()
+	if l.turns, oerr = rotations(f); oerr != nil {
+		note("", "the log's leaves cannot be read: %v", oerr)
+		return nil
+	}
+	keys := keysOf(v.c.PublicKey, l.turns)
+	cp, cpErr := OpenCheckpoint(signed, keys...)
+	if err == nil && cpErr != nil {
+		note("", "%v", cpErr)
+	}
 	var tree memory
 	size := int64(0)
 	known, deeds := map[string]bool{}, map[string]standing{}
@@ -68,6 +97,9 @@ func (v *verifier) readLog() error {
 		size++
 		if err != nil {
 			note("", "leaf %d of the log: %v", size-1, err)
+			continue
+		}
+		if leaf.Kind == LeafKey {
 			continue
 		}
 		if !known[leaf.Session] {
@@ -123,7 +155,10 @@ func (v *verifier) readLog() error {
 		}
 	}
 	if v.c.Checkpoint != nil {
-		kept, err := OpenCheckpoint(v.c.Checkpoint, v.c.PublicKey)
+		for _, t := range l.turns { // the log, which is signed, says which keys came before
+			keys = append(keys, t.OldKey)
+		}
+		kept, err := OpenCheckpoint(v.c.Checkpoint, keys...)
 		if err != nil {
 			note("", "the checkpoint kept elsewhere: %v", err)
 			return nil

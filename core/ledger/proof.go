@@ -25,6 +25,7 @@ type Proof struct {
 	Index      int64       `json:"index"` // from 0
 	Path       []tlog.Hash `json:"path"`  // each in base64
 	Checkpoint string      `json:"checkpoint"`
+	Keys       []string    `json:"keys,omitempty"` // the leaves that say that the log's key has changed
 }
 
 // ErrNoLeaf says that the log has nothing of a session that its checkpoint covers: it is too young, or not of this log.
@@ -37,16 +38,23 @@ func Prove(dir, publicKey, session string) (Proof, error) {
 	if err != nil {
 		return p, fmt.Errorf("ledger: checkpoint: %w", err)
 	}
-	c, err := OpenCheckpoint(signed, publicKey)
-	if err != nil {
-		return p, err
-	}
-	p.Checkpoint = string(signed)
 	f, err := os.Open(filepath.Join(dir, leavesFile))
 	if err != nil {
 		return p, fmt.Errorf("ledger: leaves: %w", err)
 	}
 	defer f.Close()
+	turns, err := rotations(f)
+	if err != nil {
+		return p, fmt.Errorf("ledger: leaves: %w", err)
+	}
+	c, err := OpenCheckpoint(signed, keysOf(publicKey, turns)...)
+	if err != nil {
+		return p, err
+	}
+	p.Checkpoint = string(signed)
+	for i := range turns {
+		p.Keys = append(p.Keys, string(turns[i].appendLine(nil)))
+	}
 	var tree memory
 	var best Leaf
 	r := bufio.NewReaderSize(f, 1<<20)
@@ -81,7 +89,15 @@ func Prove(dir, publicKey, session string) (Proof, error) {
 
 // Check returns what the proof shows, or why it shows nothing.
 func (p *Proof) Check(publicKey string) (Leaf, Checkpoint, error) {
-	c, err := OpenCheckpoint([]byte(p.Checkpoint), publicKey)
+	var turns []Leaf
+	for _, line := range p.Keys {
+		l, err := parseLeaf(line)
+		if err != nil || l.Kind != LeafKey {
+			return Leaf{}, Checkpoint{}, errors.New("ledger: proof: what is to say that the log's key has changed is malformed")
+		}
+		turns = append(turns, l)
+	}
+	c, err := OpenCheckpoint([]byte(p.Checkpoint), keysOf(publicKey, turns)...)
 	if err != nil {
 		return Leaf{}, c, err
 	}

@@ -3,6 +3,7 @@ package ledger
 import (
 	"errors"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -49,7 +50,7 @@ func TestDeeds(t *testing.T) {
 	}
 	n := -1
 	if err := l.Each(func(got Leaf) error {
-		if n++; n > 0 && got != log[n-1] {
+		if n++; n > 0 && !reflect.DeepEqual(got, log[n-1]) {
 			t.Errorf("leaf %d is %+v, want %+v", n, got, log[n-1])
 		}
 		return nil

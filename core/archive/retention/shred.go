@@ -152,6 +152,9 @@ func (k *Keeper) Rewrap(ctx context.Context) (Rewrapped, error) {
 	return out, nil
 }
 
+// RotateLedger has the log of seals signed with another key from now on, and returns its public half.
+func (k *Keeper) RotateLedger() (publicKey string, err error) { return k.c.Ledger.Rotate() }
+
 // keysOf returns the recording keys of all stores that fit.
 func (k *Keeper) keysOf(ctx context.Context, fits func(*keyring.Record) bool) (map[ledger.KeyID]*keyring.Record, error) {
 	out := map[ledger.KeyID]*keyring.Record{}
