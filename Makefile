@@ -146,5 +146,6 @@ idle-postgres: plugins ## KiB of memory for each of 5,000 idle sessions (SESSION
 	go test -count=1 -v -timeout 60m -run '^TestIdleSessions$$' ./protocols/postgres/limits -args -sessions $(or $(SESSIONS),5000)
 
 .PHONY: docs
-docs: ## write the pages that are made from the source: policies/INPUT.md and RULES.md
+docs: ## write the pages that are made from the source: policies/INPUT.md and RULES.md, core/gateway/openapi.json
 	UPDATE=1 go test -count 1 -run '^TestPages$$' ./core/opa
+	UPDATE=1 go test -count 1 -run '^TestOpenAPIFile$$' ./core/gateway

@@ -3,6 +3,7 @@ package core
 import (
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"net"
 	"time"
 )
@@ -85,6 +86,13 @@ type Mover interface {
 	Moved(to net.Conn)
 }
 
+// Certifier is a Gate that may take a client's TLS certificate in the place of a token.
+type Certifier interface {
+	// Certified reports whether a client that has shown this chain of certificates, which may be none, is not to be asked for
+	// a token at a target: Open says who it is by Hello.Peer, or refuses it.
+	Certified(t *Target, peer []*x509.Certificate) bool
+}
+
 // Hello is what a client said of itself before its session is open.
 type Hello struct {
 	Target *Target
@@ -92,6 +100,8 @@ type Hello struct {
 	Token  string // what identity is asked about; never recorded or logged
 	User   string // the protocol's own user name, as claimed
 	TLS    bool   // the client leg is encrypted
+	// Peer is the chain of certificates that the client has shown in the TLS handshake, its own first. Nobody has verified it.
+	Peer []*x509.Certificate
 	// Details are the protocol's own facts for the record and for policies, such as the application's name.
 	Details map[string]string
 }
@@ -192,6 +202,8 @@ type Limits struct {
 	Idle             time.Duration // no byte from the client
 	Rows             int64         // of one answer; 0: no bound
 	Sessions         int           // open at a time on the target
-	SignIn           time.Duration // from accept to an open session
-	Drain            time.Duration // how long a session may go on when the gateway stops
+	// PerIdentity and PerRun bound how many of those belong to one identity, and to one run; 0: no bound.
+	PerIdentity, PerRun int
+	SignIn              time.Duration // from accept to an open session
+	Drain               time.Duration // how long a session may go on when the gateway stops
 }

@@ -83,7 +83,7 @@ func (s *Session) Begin(c SessionConfig) {
 // Check is the one door: every event passes through it before its bytes leave. It runs the chain, adds what the
 // gateway itself refuses, then numbers and records what is left. Unless the verdict denies, the caller delivers the
 // event (after Settle with the verdict's Mark); if it denies, the caller refuses in the protocol's words.
-// Check is called by at most one goroutine for each direction.
+// Check is called by at most one goroutine for each direction of an Exchange, and for what belongs to none.
 func (s *Session) Check(ctx context.Context, e *Event) Verdict {
 	e.Session = s
 	if e.Time.IsZero() {

@@ -12,6 +12,7 @@ import (
 	"net/url"
 	"os"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -49,6 +50,9 @@ func tokenOf(ctx context.Context, file string) (string, error) {
 	return token, nil
 }
 
+// errNotOurs says that no gateway of this configuration's key and API answers at its admin address.
+var errNotOurs = errors.New("no gateway of this configuration answers")
+
 // askGateway asks the gateway that runs with this configuration, at its admin address.
 func askGateway(ctx context.Context, cfg *config.Config, token, method, what string, body, into any) error {
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
@@ -67,7 +71,9 @@ func askGateway(ctx context.Context, cfg *config.Config, token, method, what str
 	if err != nil {
 		return use(err)
 	}
-	req.Header.Set("Authorization", "Bearer "+token)
+	if token != "" {
+		req.Header.Set("Authorization", "Bearer "+token)
+	}
 	if body != nil {
 		req.Header.Set("Content-Type", "application/json")
 	}
@@ -75,7 +81,10 @@ func askGateway(ctx context.Context, cfg *config.Config, token, method, what str
 	client := &http.Client{Transport: direct, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
 	res, err := client.Do(req)
 	if err != nil {
-		return unreachable(fmt.Errorf("no gateway answers on %s: %w", cfg.Listen.Admin, err))
+		if !errors.Is(err, syscall.ECONNREFUSED) {
+			return unreachable(fmt.Errorf("no gateway answers on %s: %w", cfg.Listen.Admin, err))
+		}
+		return unreachable(&notOurs{fmt.Errorf("no gateway answers on %s: %w", cfg.Listen.Admin, err)})
 	}
 	defer res.Body.Close()
 	answer := json.NewDecoder(io.LimitReader(res.Body, 256<<20))
@@ -91,6 +100,10 @@ func askGateway(ctx context.Context, cfg *config.Config, token, method, what str
 	_ = answer.Decode(&refused)
 	err = errors.New(cmp.Or(printable(refused.Error), "the gateway answered "+res.Status))
 	switch res.StatusCode {
+	case http.StatusUnauthorized, http.StatusNotFound, http.StatusMethodNotAllowed:
+		if refused.Error == "" || res.StatusCode == http.StatusUnauthorized {
+			return no(&notOurs{err})
+		}
 	case http.StatusServiceUnavailable, http.StatusBadGateway, http.StatusTooManyRequests:
 		return unreachable(err)
 	case http.StatusBadRequest, http.StatusRequestEntityTooLarge:
@@ -98,3 +111,11 @@ func askGateway(ctx context.Context, cfg *config.Config, token, method, what str
 	}
 	return no(err)
 }
+
+// notOurs is an error that errNotOurs is true of.
+type notOurs struct{ error }
+
+func (n *notOurs) Unwrap() error { return n.error }
+
+// Is implements errors.Is.
+func (*notOurs) Is(target error) bool { return target == errNotOurs }

@@ -24,14 +24,15 @@ func (a *app) check() *cobra.Command {
 		Example: "  weir check\n  weir check -c /etc/weir/weir.yaml -o json",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			cfg, err := a.checked(cmd.Context(), configPath(path))
+			cfg, engines, err := a.examined(cmd.Context(), configPath(path))
 			problems := problemsOf(err)
 			if output == "json" {
 				report := struct {
 					OK       bool            `json:"ok"`
 					Problems config.Problems `json:"problems"`
 					Warnings config.Problems `json:"warnings"`
-				}{len(problems) == 0, append(config.Problems{}, problems...), config.Problems{}}
+					Policies []engineOf      `json:"policies"`
+				}{len(problems) == 0, append(config.Problems{}, problems...), config.Problems{}, append([]engineOf{}, engines...)}
 				if cfg != nil {
 					report.Warnings = append(report.Warnings, cfg.Warnings...)
 				}
@@ -49,6 +50,9 @@ func (a *app) check() *cobra.Command {
 			if len(problems) > 0 {
 				return use(problems)
 			}
+			for _, e := range engines {
+				fmt.Fprintln(a.out, e)
+			}
 			fmt.Fprintf(a.out, "%s is good: %s, %s, %s\n", cfg.File, plural(len(cfg.Targets), "target"), count(len(cfg.Policies), "policy", "policies"), plural(len(cfg.Plugins), "plugin"))
 			return nil
 		},
@@ -56,6 +60,21 @@ func (a *app) check() *cobra.Command {
 	configFlag(c, &path)
 	outputFlag(c, &output)
 	return c
+}
+
+// engineOf is what evaluates a policy.
+type engineOf struct {
+	Name   string `json:"name"`
+	Engine string `json:"engine"`
+	Why    string `json:"why,omitempty"` // it is not the faster one
+}
+
+// String implements fmt.Stringer.
+func (e engineOf) String() string {
+	if e.Why != "" {
+		return fmt.Sprintf("policy %s runs on %s: %s", e.Name, e.Engine, e.Why)
+	}
+	return fmt.Sprintf("policy %s runs on %s", e.Name, e.Engine)
 }
 
 func count(n int, one, many string) string {
@@ -75,15 +94,21 @@ func (a *app) warn(c *config.Config) {
 // checked loads the file and everything it names, without starting anything. The configuration is there for its
 // warnings even if there are problems.
 func (a *app) checked(ctx context.Context, path string) (*config.Config, error) {
+	cfg, _, err := a.examined(ctx, path)
+	return cfg, err
+}
+
+// examined is checked, and what evaluates each policy that could be loaded.
+func (a *app) examined(ctx context.Context, path string) (*config.Config, []engineOf, error) {
 	cfg, err := config.Load(path)
 	if cfg == nil {
-		return nil, err
+		return nil, nil, err
 	}
 	problems := problemsOf(err)
 	quiet := slog.New(slog.NewTextHandler(io.Discard, nil))
 	w, err := newWiring(ctx, a.Build, cfg, quiet, nil, true)
 	if err != nil {
-		return cfg, append(problems, config.Problem{Text: err.Error()})
+		return cfg, nil, append(problems, config.Problem{Text: err.Error()})
 	}
 	defer w.close()
 	s, err := w.settings(ctx, cfg)
@@ -106,10 +131,10 @@ func (a *app) checked(ctx context.Context, path string) (*config.Config, error) 
 		}
 	}
 	if len(problems) == 0 {
-		return cfg, nil
+		return cfg, w.engines, nil
 	}
 	problems.Sort()
-	return cfg, problems
+	return cfg, w.engines, problems
 }
 
 // warnUnused names what a lock file holds for nothing.

@@ -6,6 +6,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"io"
 	"io/fs"
 	"log/slog"
 	"net"
@@ -94,6 +95,7 @@ type place struct {
 	t      *testing.T
 	dir    string
 	config string
+	typed  io.Writer // what a person types to weir login
 }
 
 func newPlace(t *testing.T) *place {
@@ -302,7 +304,7 @@ func TestWhole(t *testing.T) {
 	}
 	eventually(t, "verified beside the gateway", func() bool {
 		code, out, _ := p.weir("verify", "--all")
-		return code == 0 && strings.HasPrefix(out, "verified: 2 sessions")
+		return code == 0 && strings.HasPrefix(out, "verified: 4 sessions") // and the making of two tokens
 	})
 	if err := r.stop(); err != nil {
 		t.Error(err)
@@ -313,7 +315,7 @@ func TestWhole(t *testing.T) {
 		t.Error(out)
 	}
 	dir := filepath.Join(p.dir, "data")
-	if out := p.must("verify", "--all", "--archive", filepath.Join(dir, "archive"), "--key", filepath.Join(dir, "keys", "ledger.pub")); !strings.HasPrefix(out, "verified: 2 sessions") {
+	if out := p.must("verify", "--all", "--archive", filepath.Join(dir, "archive"), "--key", filepath.Join(dir, "keys", "ledger.pub")); !strings.HasPrefix(out, "verified: 4 sessions") {
 		t.Error(out)
 	}
 	if len(p.list()) != 2 {

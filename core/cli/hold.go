@@ -106,8 +106,24 @@ func (a *app) held(path, output string) error {
 	if err != nil {
 		return err
 	}
+	list, err := heldNow(ledgerDir(cfg))
+	if err != nil {
+		return unreachable(err)
+	}
+	if output == "json" {
+		return a.printJSON(list)
+	}
+	rows := make([][]string, len(list))
+	for i, h := range list {
+		rows[i] = []string{h.Session, h.Since.Local().Format(time.DateTime), h.By, h.Why}
+	}
+	return a.table([]string{"SESSION", "HELD SINCE", "BY", "REASON"}, rows)
+}
+
+// heldNow reads what is held from the ledger in a folder.
+func heldNow(dir string) ([]heldSession, error) {
 	now := map[string]heldSession{}
-	err = ledger.Each(ledgerDir(cfg), func(l ledger.Leaf) error {
+	err := ledger.Each(dir, func(l ledger.Leaf) error {
 		switch l.Kind {
 		case ledger.LeafHold:
 			now[l.Session] = heldSession{l.Session, l.Time, l.By, l.Why}
@@ -117,19 +133,12 @@ func (a *app) held(path, output string) error {
 		return nil
 	})
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
-		return unreachable(err)
+		return nil, err
 	}
 	list := make([]heldSession, 0, len(now))
 	for _, h := range now {
 		list = append(list, h)
 	}
 	slices.SortFunc(list, func(x, y heldSession) int { return x.Since.Compare(y.Since) })
-	if output == "json" {
-		return a.printJSON(list)
-	}
-	rows := make([][]string, len(list))
-	for i, h := range list {
-		rows[i] = []string{h.Session, h.Since.Local().Format(time.DateTime), h.By, h.Why}
-	}
-	return a.table([]string{"SESSION", "HELD SINCE", "BY", "REASON"}, rows)
+	return list, nil
 }

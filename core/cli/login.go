@@ -157,15 +157,28 @@ func keptToken(ctx context.Context) (token string, err error) {
 func (a *app) login() *cobra.Command {
 	var path string
 	var l login
+	var s samlLogin
 	c := &cobra.Command{
 		Use: "login", Short: "Sign in at your identity provider, in a browser on any device",
 		Long: "Sign in at the identity provider of the configuration, or at --issuer. A page and a code are printed; open the page in\n" +
 			"any browser, on any device. The token is kept for this user, readable by nobody else, and is renewed when it is used.\n" +
-			"approvals, targets and run take it when they are given no other.",
-		Example: "  weir login\n  weir login --issuer https://idp.example --client-id weir\n  PGPASSWORD=$(weir whoami --token) psql -h localhost -p 15432 -d orders",
+			"approvals, targets and run take it when they are given no other.\n\n" +
+			"With --saml the page is the gateway's own, which sends you to the SAML provider; the browser has to be on this machine,\n" +
+			"or shows a code to paste (--paste). Its token is not renewed: sign in again when it is over.",
+		Example: "  weir login\n  weir login --issuer https://idp.example --client-id weir\n  weir login --saml\n  PGPASSWORD=$(weir whoami --token) psql -h localhost -p 15432 -d orders",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if err := l.complete(path, cmd.Flags().Changed("config")); err != nil {
+			demanded := cmd.Flags().Changed("config")
+			if saml, err := s.wanted(path, demanded, l.Issuer); err != nil && saml {
+				return use(err)
+			} else if saml {
+				kept, subject, err := a.loginSAML(cmd.Context(), &s, cmd.InOrStdin())
+				if err != nil {
+					return err
+				}
+				return a.keep(kept, subject)
+			}
+			if err := l.complete(path, demanded); err != nil {
 				return use(err)
 			}
 			d, err := l.client().Begin(cmd.Context())
@@ -183,28 +196,34 @@ func (a *app) login() *cobra.Command {
 			if err := l.take(tokens); err != nil {
 				return no(err)
 			}
-			if err := withLogin(func(path string, _ *login) error { return l.write(path) }); err != nil {
-				var x *exit
-				if file, e := loginFile(); e != nil || !errors.As(err, &x) || x.code != exitUse || os.Remove(file) != nil { // what was kept is unusable
-					return err
-				}
-				if err := withLogin(func(path string, _ *login) error { return l.write(path) }); err != nil {
-					return err
-				}
-			}
 			claims, _ := signin.Claims(l.Token)
 			subject, _ := claims["sub"].(string)
-			fmt.Fprintf(a.err, "weir: signed in as %s at %s\n", printable(subject), printable(l.Issuer))
-			return nil
+			return a.keep(&l, subject)
 		},
 	}
 	configFlag(c, &path)
+	s.flags(c)
 	f := c.Flags()
 	f.StringVar(&l.Issuer, "issuer", "", "the provider's `URL`, or its name in the configuration (default: the only one there)")
 	f.StringVar(&l.ClientID, "client-id", "", "the `id` that weir has at the provider (default: identity.oidc.login.client_id, or the audience)")
 	f.StringVar(&l.Audience, "audience", "", "for `whom` the token has to be (default: the audience in the configuration, or the client id)")
 	f.StringArrayVar(&l.Scopes, "scope", nil, "`scope` to ask for; may be repeated (default "+strings.Join(usualScopes, " ")+")")
 	return c
+}
+
+// keep writes what a sign-in has brought, over what was there.
+func (a *app) keep(l *login, subject string) error {
+	if err := withLogin(func(path string, _ *login) error { return l.write(path) }); err != nil {
+		var x *exit
+		if file, e := loginFile(); e != nil || !errors.As(err, &x) || x.code != exitUse || os.Remove(file) != nil { // what was kept is unusable
+			return err
+		}
+		if err := withLogin(func(path string, _ *login) error { return l.write(path) }); err != nil {
+			return err
+		}
+	}
+	fmt.Fprintf(a.err, "weir: signed in as %s at %s\n", printable(subject), printable(l.Issuer))
+	return nil
 }
 
 // complete fills in what the configuration says of the provider. Without one, the flags have to say it.

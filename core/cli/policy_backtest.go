@@ -18,6 +18,7 @@ import (
 	"github.com/weir-gateway/weir/core"
 	"github.com/weir-gateway/weir/core/archive/index"
 	"github.com/weir-gateway/weir/core/config"
+	"github.com/weir-gateway/weir/core/gateway"
 	"github.com/weir-gateway/weir/core/opa"
 	"github.com/weir-gateway/weir/core/replay"
 )
@@ -35,7 +36,7 @@ type backtested struct {
 func (a *app) policyBacktest() *cobra.Command {
 	var path, output string
 	var when span
-	q := index.Query{Limit: math.MaxInt32} // every session: what is left out would look as if it had not changed
+	q := index.Query{Except: gateway.AdminProtocol, Limit: math.MaxInt32} // every session: what is left out would look as if it had not changed
 	var packages []string
 	show, limit := 0, int64(-1)
 	c := &cobra.Command{
@@ -177,7 +178,7 @@ func byRun(ctx context.Context, x *index.Index, sessions []index.Session) (group
 			continue
 		}
 		done[s.Run] = true
-		all, err := x.Sessions(ctx, index.Query{Run: s.Run, Limit: math.MaxInt32})
+		all, err := x.Sessions(ctx, index.Query{Run: s.Run, Except: gateway.AdminProtocol, Limit: math.MaxInt32})
 		if err != nil {
 			return nil, err
 		}

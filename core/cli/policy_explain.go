@@ -15,6 +15,7 @@ import (
 	"github.com/weir-gateway/weir/core"
 	"github.com/weir-gateway/weir/core/archive/index"
 	"github.com/weir-gateway/weir/core/config"
+	"github.com/weir-gateway/weir/core/gateway"
 	"github.com/weir-gateway/weir/core/opa"
 	"github.com/weir-gateway/weir/core/replay"
 )
@@ -262,7 +263,7 @@ func (a *app) runOf(ctx context.Context, cfg *config.Config, id string) (list []
 	if err != nil || s.Run == "" {
 		return alone, 0
 	}
-	all, err := x.Sessions(ctx, index.Query{Run: s.Run, Limit: math.MaxInt32})
+	all, err := x.Sessions(ctx, index.Query{Run: s.Run, Except: gateway.AdminProtocol, Limit: math.MaxInt32})
 	if err != nil {
 		return alone, 0
 	}

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -19,7 +20,7 @@ import (
 func (l *loader) policies(ctx context.Context) {
 	for i := range l.c.Policies {
 		p, at := &l.c.Policies[i], fmt.Sprintf("policies[%d].path", i)
-		oc := opa.Config{Name: p.Name, Path: p.Path, Packages: p.Packages, Timeout: p.Timeout, MaxBytes: p.MaxSize, Log: l.log}
+		oc := opa.Config{Name: p.Name, Path: p.Path, Packages: p.Packages, Timeout: p.Timeout, MaxBytes: p.MaxSize, Engine: opa.Engine(p.Engine), Log: l.log}
 		if name, ok := strings.CutPrefix(p.Path, config.Builtin); ok {
 			sub, err := builtin(l.Policies, name)
 			if err != nil {
@@ -40,6 +41,18 @@ func (l *loader) policies(ctx context.Context) {
 		if err != nil {
 			l.failLines(at, err)
 			continue
+		}
+		if admin := slices.Contains(l.c.Admin.Chain, p.Name); admin != policy.Admin() {
+			if admin {
+				l.fail(at, "such as builtin:admin", fmt.Errorf("policy %q has no package %s, which is what admin.chain asks", p.Name, opa.AdminPackage))
+			} else {
+				l.fail(at, "name it in admin.chain", fmt.Errorf("policy %q has the package %s, which no chain of a target asks", p.Name, opa.AdminPackage))
+			}
+			continue
+		}
+		if l.dry {
+			engine, why := policy.Engine()
+			l.engines = append(l.engines, engineOf{p.Name, string(engine), why})
 		}
 		l.steps[p.Name] = chain.Step{Name: p.Name, Plugin: policy, OnError: p.OnError}
 	}

@@ -9,6 +9,7 @@ import (
 	"net"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"reflect"
 	"slices"
 	"strings"
@@ -149,14 +150,24 @@ func (a *app) runGateway(ctx context.Context, path, role string, log *slog.Logge
 	})
 	defer revoked.Close()
 	var g *gateway.Gateway
+	signIn, err := signInAddress(cfg, e.journal.JetStream(), log, func() *gateway.Gateway { return g })
+	if err != nil {
+		settings.Release()
+		return use(err)
+	}
+	version, _ := a.release()
+	asked := make(chan chan error)
 	g, err = gateway.New(gateway.Config{
-		Name: name, Boot: boot, Protocols: a.Protocols, Journal: e.journal, Lost: e.journal.Lost, Approvals: approvals, Revocations: revoked,
+		Name: name, Boot: boot, Protocols: a.Protocols, Journal: e.journal, Lost: e.journal.Lost, Approvals: approvals, Revocations: revoked, SignIn: signIn,
+		Holds: e.holds(cfg), Version: version, Reread: func(ctx context.Context) error { return reread(ctx, asked) },
 		Admin: cfg.Listen.Admin, Where: fmt.Sprintf("%s:%d", cfg.File, cfg.Line("listen.admin")),
 		Limits: gateway.Limits{
 			Connections: cfg.Listen.Connections, PerListener: cfg.Listen.ListenerConnections, UnsignedPerSource: cfg.Listen.UnsignedPerSourceMax,
+			SessionsPerIdentity: cfg.Listen.SessionsPerIdentity,
 		},
+		Lock: cfg.Listen.Lock, Locks: filepath.Join(cfg.Data, "locks.json"),
 		Log: log, Registry: registry,
-		Ready: func(listeners []gateway.Listener) { a.ready(g.AdminAddr(), w.caPath, listeners) },
+		Ready: func(listeners []gateway.Listener) { a.ready(g.AdminAddr(), g.SignInAddr(), w.caPath, listeners) },
 	}, settings)
 	if err != nil {
 		settings.Release()
@@ -175,33 +186,71 @@ func (a *app) runGateway(ctx context.Context, path, role string, log *slog.Logge
 		})
 		return stop
 	}
+	recordBeside(ctx, cfg, g, log)
 	go func() {
 		now, stop := cfg, watch(cfg)
 		defer func() { stop() }()
+		later := time.NewTicker(besideEvery)
+		defer later.Stop()
+		again := func() error {
+			next, err := a.reload(reloads, g, w, cfg, log)
+			if err == nil {
+				stop()
+				now, stop = next, watch(next)
+				e.upkeep.use(next)
+			}
+			return err
+		}
+		by := func(who, what string, f func() error) {
+			act := gateway.Act{Action: "reload", Object: what, Who: gateway.Local(who), Operator: true, Changes: true, Anyway: true, Unasked: true}
+			_ = g.Do(reloads, act, func(context.Context) (string, error) { return "", f() }) // the log has told
+		}
 		for {
 			select {
 			case <-reloads.Done():
 				return
 			case <-hup:
-				if next := a.reload(reloads, g, w, cfg, log); next != nil {
-					stop()
-					now, stop = next, watch(next)
-					e.upkeep.use(next)
-				}
+				by("SIGHUP", "", again)
+			case answer := <-asked: // and recorded by who asked
+				answer <- again()
 			case <-bundles:
-				a.apply(reloads, g, w, now, log)
+				by("poll", "bundle", func() error { return a.apply(reloads, g, w, now, log) })
+			case <-later.C:
+				recordBeside(reloads, now, g, log)
 			}
 		}
 	}()
 	return g.Run(ctx)
 }
 
+// besideEvery is how often the gateway looks for what was done beside it.
+const besideEvery = time.Minute
+
+// reread has the configuration read again, and waits for what came of it.
+func reread(ctx context.Context, asked chan<- chan error) error {
+	answer := make(chan error, 1)
+	select {
+	case asked <- answer:
+	case <-ctx.Done():
+		return errors.New("the gateway is starting, stopping, or busy with another reload")
+	}
+	select {
+	case err := <-answer:
+		return err
+	case <-ctx.Done():
+		return errors.New("it takes long: the gateway's log tells what comes of it")
+	}
+}
+
 // ready tells where clients go.
-func (a *app) ready(admin net.Addr, caPath string, listeners []gateway.Listener) {
+func (a *app) ready(admin, signIn net.Addr, caPath string, listeners []gateway.Listener) {
 	for _, l := range listeners {
 		fmt.Fprintf(a.err, "weir: %s on %s (%s)\n", l.Protocol, l.Address, strings.Join(l.Targets, ", "))
 	}
 	fmt.Fprintf(a.err, "weir: health, metrics and API on http://%s\n", admin)
+	if signIn != nil {
+		fmt.Fprintf(a.err, "weir: sign-in with a browser on %s\n", signIn)
+	}
 	if caPath != "" {
 		fmt.Fprintf(a.err, "weir: certificate of the local CA: %s\n", caPath)
 	}
@@ -209,27 +258,27 @@ func (a *app) ready(admin net.Addr, caPath string, listeners []gateway.Listener)
 }
 
 // reload changes to what the file says now, and returns it. When anything is wrong nothing changes, and the log says
-// what.
-func (a *app) reload(ctx context.Context, g *gateway.Gateway, w *wiring, running *config.Config, log *slog.Logger) *config.Config {
+// what, as the error does.
+func (a *app) reload(ctx context.Context, g *gateway.Gateway, w *wiring, running *config.Config, log *slog.Logger) (*config.Config, error) {
 	next, err := config.Load(running.File)
 	if err == nil {
 		err = reloadable(running, next)
 	}
 	if err != nil {
 		refused(running, err, log)
-		return nil
+		return nil, err
 	}
-	if !a.apply(ctx, g, w, next, log) {
-		return nil
+	if err := a.apply(ctx, g, w, next, log); err != nil {
+		return nil, err
 	}
 	for _, p := range next.Warnings {
 		log.Warn("cli: reload", "warning", p.String())
 	}
-	return next
+	return next, nil
 }
 
 // apply loads everything that c names, and changes to it.
-func (a *app) apply(ctx context.Context, g *gateway.Gateway, w *wiring, c *config.Config, log *slog.Logger) bool {
+func (a *app) apply(ctx context.Context, g *gateway.Gateway, w *wiring, c *config.Config, log *slog.Logger) error {
 	settings, err := w.settings(ctx, c)
 	if err == nil {
 		if err = g.Reload(settings); err != nil {
@@ -238,10 +287,10 @@ func (a *app) apply(ctx context.Context, g *gateway.Gateway, w *wiring, c *confi
 	}
 	if err != nil {
 		refused(c, err, log)
-		return false
+		return err
 	}
 	log.Info("cli: reloaded", "file", c.File, "targets", len(c.Targets))
-	return true
+	return nil
 }
 
 func refused(c *config.Config, err error, log *slog.Logger) {
@@ -263,6 +312,10 @@ func reloadable(now, next *config.Config) error {
 		{"listen.connections", now.Listen.Connections, next.Listen.Connections},
 		{"listen.listener_connections", now.Listen.ListenerConnections, next.Listen.ListenerConnections},
 		{"listen.unsigned_in_per_source", now.Listen.UnsignedPerSourceMax, next.Listen.UnsignedPerSourceMax},
+		{"listen.lock", now.Listen.Lock, next.Listen.Lock},
+		{"listen.sessions_per_identity", now.Listen.SessionsPerIdentity, next.Listen.SessionsPerIdentity},
+		{"listen.sign_in", now.Listen.SignIn, next.Listen.SignIn},
+		{"identity.saml", now.Identity.SAML, next.Identity.SAML},
 		{"identity.revocations", now.Identity.Revocations, next.Identity.Revocations},
 		{"journal.nats", now.Journal.NATS, next.Journal.NATS},
 		{"archive", stores(now), stores(next)},

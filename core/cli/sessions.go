@@ -2,10 +2,8 @@ package cli
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"os"
 	"sort"
@@ -23,15 +21,20 @@ func (a *app) sessions() *cobra.Command {
 	var path, output string
 	var when span
 	var q index.Query
+	var live bool
 	c := &cobra.Command{
 		Use:   "sessions",
 		Short: "List sessions: who, where, when, and how it ended",
 		Long: "List sessions: who, where, when, and how it ended. --grep looks for the text in commands and in the names of what they\n" +
 			"touch; and for its words in what was sent as parameters and what came back, where answers are recorded. Of each session\n" +
-			"the first 4,000 different words of the first MiB can be found so.",
+			"the first 4,000 different words of the first MiB can be found so.\n\n" +
+			"What was done to the gateway itself is recorded, too, each act as a session of the protocol admin: tokens made and\n" +
+			"revoked, approvals answered, sessions ended, reloads. They are listed with --protocol admin.",
 		Example: `  weir sessions --since 1d --denied
   weir sessions --identity nightly-report --grep 'delete from' -o json
-  weir sessions --resource public.orders --use write --since 7d`,
+  weir sessions --resource public.orders --use write --since 7d
+  weir sessions --live
+  weir sessions --protocol admin --since 1d                 # who did what to the gateway`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := when.ask(&q); err != nil {
@@ -41,7 +44,15 @@ func (a *app) sessions() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			list, err := listSessions(cmd.Context(), cfg, q)
+			if q.Protocol == "" {
+				q.Except = gateway.AdminProtocol
+			}
+			var list []index.Session
+			if live {
+				list, err = listLive(cmd.Context(), cfg, q)
+			} else {
+				list, err = listSessions(cmd.Context(), cfg, q)
+			}
 			if err != nil {
 				return coded(err)
 			}
@@ -63,6 +74,8 @@ func (a *app) sessions() *cobra.Command {
 	touchFlags(c, &q)
 	f.BoolVar(&q.Denied, "denied", false, "only with something refused")
 	f.IntVar(&q.Limit, "limit", 1000, "the newest `n` at most")
+	f.BoolVar(&live, "live", false, "only those that are open at the running gateway")
+	c.AddCommand(a.sessionsEnd())
 	return c
 }
 
@@ -120,7 +133,7 @@ func listSessions(ctx context.Context, c *config.Config, q index.Query) ([]index
 	default:
 		return nil, err
 	}
-	open, err := liveSessions(ctx, c.Listen.Admin)
+	open, err := liveSessions(ctx, c)
 	if err != nil && len(list) == 0 && x == nil {
 		return nil, fmt.Errorf("there is no index in %s, and no gateway answers on %s", c.Data, c.Listen.Admin)
 	}
@@ -136,10 +149,7 @@ func listSessions(ctx context.Context, c *config.Config, q index.Query) ([]index
 			continue
 		}
 		if wanted(l, q) {
-			list = append(list, index.Session{
-				ID: l.ID, Identity: l.Identity, Target: l.Target, Protocol: l.Protocol, Run: l.Run, Started: l.Started,
-				Commands: l.Commands, Rows: l.Rows, Denied: l.Denied,
-			})
+			list = append(list, indexed(l))
 		}
 	}
 	sort.SliceStable(list, func(i, j int) bool { return list[i].Started.Before(list[j].Started) })
@@ -153,25 +163,49 @@ func wanted(l gateway.Live, q index.Query) bool {
 		(!q.Denied || l.Denied > 0) && (q.Since.IsZero() || !l.Started.Before(q.Since)) && (q.Until.IsZero() || l.Started.Before(q.Until))
 }
 
-// liveSessions asks the gateway that runs on this machine, if it does.
-func liveSessions(ctx context.Context, admin string) ([]gateway.Live, error) {
+// indexed is an open session as the index would list it.
+func indexed(l gateway.Live) index.Session {
+	return index.Session{
+		ID: l.ID, Identity: l.Identity, Target: l.Target, Protocol: l.Protocol, Run: l.Run, Started: l.Started,
+		Commands: l.Commands, Rows: l.Rows, Denied: l.Denied,
+	}
+}
+
+// listLive asks the gateway only.
+func listLive(ctx context.Context, c *config.Config, q index.Query) ([]index.Session, error) {
+	if q.Grep != "" || q.Resource != "" || q.Use != "" {
+		return nil, use(errors.New("--live knows no texts yet: leave out --grep, --resource and --use"))
+	}
+	open, err := liveSessions(ctx, c)
+	if err != nil {
+		return nil, err
+	}
+	list := []index.Session{}
+	for _, l := range open {
+		if wanted(l, q) {
+			list = append(list, indexed(l))
+		}
+	}
+	if q.Limit > 0 && len(list) > q.Limit {
+		list = list[len(list)-q.Limit:]
+	}
+	return list, nil
+}
+
+// liveSessions asks the gateway that runs on this machine, if it does: without saying who asks, as long as nobody has to.
+func liveSessions(ctx context.Context, c *config.Config) ([]gateway.Live, error) {
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+admin+"/api/v1/sessions", nil)
-	if err != nil {
-		return nil, err
+	list := []gateway.Live{}
+	err := askGateway(ctx, c, "", http.MethodGet, "sessions", nil, &list)
+	var x *exit
+	if errors.As(err, &x) && x.code == exitNo { // there is a policy for it
+		token, err := adminToken(ctx, c, "")
+		if err != nil {
+			return nil, err
+		}
+		return list, askGateway(ctx, c, token, http.MethodGet, "sessions", nil, &list)
 	}
-	direct := &http.Transport{DisableKeepAlives: true} // no proxy: it is on this machine
-	res, err := (&http.Client{Transport: direct}).Do(req)
-	if err != nil {
-		return nil, err
-	}
-	defer res.Body.Close()
-	if res.StatusCode != http.StatusOK {
-		return nil, fmt.Errorf("http://%s answered %s", admin, res.Status)
-	}
-	var list []gateway.Live
-	err = json.NewDecoder(io.LimitReader(res.Body, 64<<20)).Decode(&list)
 	return list, err
 }
 

@@ -46,7 +46,7 @@ policies:`, s.URL, s.AccessKey))
 		"bucket":     {"verify", "--all", "--archive", "s3://evidence/weir/", "--ledger", log, "--key", key},
 		"folder":     {"verify", "--all", "--archive", filepath.Join(p.dir, "copy"), "--ledger", log, "--key", key},
 	} {
-		if out := p.must(args...); !strings.HasPrefix(out, "verified: 1 session,") {
+		if out := p.must(args...); !strings.HasPrefix(out, "verified: 2 sessions,") { // and the making of the token
 			t.Errorf("%s: %s", name, out)
 		}
 	}

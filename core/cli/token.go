@@ -1,13 +1,16 @@
 package cli
 
 import (
+	"context"
+	"errors"
 	"fmt"
-	"slices"
+	"net/http"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/weir-gateway/weir/core/config"
+	"github.com/weir-gateway/weir/core/gateway"
 	"github.com/weir-gateway/weir/core/identity"
 )
 
@@ -23,7 +26,7 @@ func (a *app) token() *cobra.Command {
   weir token list
   weir token revoke 01m83jjq6b8jy7qhpb1ejna3na --reason 'in a public repository'`,
 		Args: cobra.NoArgs,
-		RunE: func(*cobra.Command, []string) error {
+		RunE: func(cmd *cobra.Command, _ []string) error {
 			cfg, err := load(path)
 			if err != nil {
 				return err
@@ -31,18 +34,12 @@ func (a *app) token() *cobra.Command {
 			if !cfg.Identity.ServiceTokens.On() {
 				return use(fmt.Errorf("%s:%d: service tokens are off (identity.service_tokens.enabled)", cfg.File, cfg.Line("identity.service_tokens.enabled")))
 			}
-			for _, t := range g.Targets {
-				if !slices.ContainsFunc(cfg.Targets, func(c config.Target) bool { return c.Name == t }) {
-					return use(fmt.Errorf("%s has no target %q", cfg.File, t))
-				}
-			}
-			issuer, err := identity.OpenIssuer(keysDir(cfg), cfg.Identity.ServiceTokens.MaxTTL)
-			if err != nil {
-				return unreachable(err)
-			}
-			made, err := issuer.Issue(g)
-			if err != nil {
+			if err := knownTargets(cfg, g.Targets); err != nil {
 				return use(err)
+			}
+			made, err := a.issue(cmd.Context(), cfg, g)
+			if err != nil {
+				return err
 			}
 			if output == "json" {
 				return a.printJSON(map[string]any{"token": made.Token, "id": made.ID, "subject": g.Subject, "expires": made.Expires})
@@ -64,6 +61,48 @@ func (a *app) token() *cobra.Command {
 	_ = c.MarkFlagRequired("subject")
 	c.AddCommand(a.tokenList(), a.tokenRevoke(), a.tokenRestore())
 	return c
+}
+
+// issue has the running gateway make a token, so that it is recorded who made it. Where none runs with this key, the token
+// is made here, and the next gateway records it.
+func (a *app) issue(ctx context.Context, cfg *config.Config, g identity.Grant) (made gateway.NewToken, err error) {
+	issuer, err := identity.OpenIssuer(keysDir(cfg), cfg.Identity.ServiceTokens.MaxTTL)
+	if err != nil {
+		return made, unreachable(err)
+	}
+	ask := gateway.Grant{Subject: g.Subject, Groups: g.Groups, Kind: g.Kind, Run: g.Run, Targets: g.Targets}
+	if g.TTL != 0 {
+		ask.TTL = g.TTL.String()
+	}
+	operator, err := issuer.Operator(operatorName())
+	if err != nil {
+		return made, unreachable(err)
+	}
+	err = askGateway(ctx, cfg, operator, http.MethodPost, "tokens", ask, &made)
+	if err == nil && made.Token == "" {
+		return made, unreachable(fmt.Errorf("what answers on %s is no gateway", cfg.Listen.Admin))
+	}
+	if !errors.Is(err, errNotOurs) {
+		return made, err
+	}
+	detail := map[string]any{"kind": g.Kind}
+	for key, list := range map[string][]string{"groups": g.Groups, "targets": g.Targets} {
+		if len(list) > 0 {
+			detail[key] = list
+		}
+	}
+	if g.Run != "" {
+		detail["run"] = g.Run
+	}
+	token, err := issuer.Issue(g)
+	if err != nil {
+		return made, use(err)
+	}
+	detail["id"], detail["until"] = token.ID, token.Expires.UTC().Format(time.RFC3339)
+	if err := writeBeside(cfg, deedBeside{At: time.Now(), By: operatorName(), Action: "tokens.issue", Object: g.Subject, Detail: detail}); err != nil {
+		return made, unreachable(fmt.Errorf("the token cannot be accounted for, so it is not given out: %w", err))
+	}
+	return gateway.NewToken{Token: token.Token, ID: token.ID, Subject: token.Subject, Expires: token.Expires}, nil
 }
 
 // duration is a flag in the configuration's way of writing durations.

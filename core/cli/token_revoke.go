@@ -6,8 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"os"
-	"os/user"
 	"slices"
 	"strings"
 	"time"
@@ -21,14 +19,7 @@ import (
 
 // askOperator asks the gateway with a token that only who can read its key can make.
 func askOperator(ctx context.Context, cfg *config.Config, issuer *identity.Issuer, method, what string, body, into any) error {
-	name := "operator"
-	if u, err := user.Current(); err == nil {
-		name = u.Username
-	}
-	if host, err := os.Hostname(); err == nil {
-		name += "@" + host
-	}
-	token, err := issuer.Operator(name)
+	token, err := issuer.Operator(operatorName())
 	if err != nil {
 		return err
 	}

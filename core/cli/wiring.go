@@ -36,6 +36,8 @@ type wiring struct {
 	dry    bool // check only: nothing is made, nobody is asked
 	caPath string
 	ages   *bundleAges
+	// engines are what evaluates each policy; only with dry.
+	engines []engineOf
 }
 
 // newWiring opens what settings share: keys and the plugin host. With dry nothing is written.
@@ -72,6 +74,7 @@ func (w *wiring) close() {
 func (w *wiring) settings(ctx context.Context, c *config.Config) (gateway.Settings, error) {
 	l := &loader{wiring: w, c: c, steps: map[string]chain.Step{}, chains: map[string]*chain.Chain{}}
 	l.openVault()
+	l.metadata()
 	l.policies(ctx)
 	l.plugins(ctx)
 	s := gateway.Settings{Targets: l.targets(ctx), Release: l.release}
@@ -80,6 +83,8 @@ func (w *wiring) settings(ctx context.Context, c *config.Config) (gateway.Settin
 		s.CA, _ = filepath.Abs(l.caPath)
 	}
 	s.Verifier = l.verifier(ctx)
+	s.Certificates = l.certificates()
+	s.Admin, s.Tokens = l.admin(), l.tokens()
 	if len(l.problems) > 0 {
 		l.release()
 		l.problems.Sort()
@@ -148,7 +153,7 @@ func (l *loader) targets(ctx context.Context) []gateway.Target {
 			continue
 		}
 		noun.Credential = logins.Resolve
-		own := gateway.Target{Target: noun, Listen: t.Listen, Where: fmt.Sprintf("%s:%d", l.c.File, l.c.Line(t.At("listen"))), User: logins.User}
+		own := gateway.Target{Target: noun, Listen: t.Listen, Where: fmt.Sprintf("%s:%d", l.c.File, l.c.Line(t.At("listen"))), User: logins.User, Proxies: t.Proxies(), ClientCert: t.ClientCert}
 		if steps := l.chain(t); steps != nil {
 			own.Chain = steps
 			own.Notes = l.notes(t)
@@ -208,7 +213,7 @@ func (l *loader) tls() *tls.Config {
 			hosts = append(hosts, host)
 		}
 	}
-	c, ca, err := gateway.LocalTLS(tlsDir(l.c), hosts...)
+	c, ca, err := gateway.LocalTLS(tlsDir(l.c), append(hosts, signInHosts(l.c)...)...)
 	if err != nil {
 		l.fail("data", "", err)
 	}

@@ -29,6 +29,7 @@ func check(c *Config, d *decoder) {
 	k.steps()
 	k.targets()
 	k.listeners()
+	k.proxies()
 	sort.SliceStable(c.Warnings, func(i, j int) bool { return c.Warnings[i].Line < c.Warnings[j].Line })
 }
 
@@ -42,9 +43,15 @@ func (k *checker) warn(path, hint, format string, args ...any) {
 
 func (k *checker) set(path string) bool { _, ok := k.lines[path]; return ok }
 
+// maxLock bounds listen.lock.
+const maxLock = 24 * time.Hour
+
 func (k *checker) listen() {
 	if host, ok := k.address("listen.admin", k.Listen.Admin); ok && !loopback(host) {
 		k.problem("listen.admin", "use 127.0.0.1", "must be on loopback: this build has no sign-in for it")
+	}
+	if d := k.Listen.Lock; d > maxLock {
+		k.problem("listen.lock", "such as 15m", "is longer than %s", maxLock)
 	}
 	if t := k.Listen.TLS; (t.Cert == "") != (t.Key == "") {
 		k.problem("listen.tls", "leave both out for a certificate of the local CA", "needs both cert and key")
@@ -93,6 +100,8 @@ func (k *checker) journal() {
 	}
 	k.checkArchive()
 	k.retention()
+	k.encryption()
+	k.ledger()
 }
 
 func (k *checker) promise(path string, p core.Promise) {
@@ -100,8 +109,6 @@ func (k *checker) promise(path string, p core.Promise) {
 	if !slices.Contains(words, string(p)) {
 		k.problem(path, hintNearest(string(p), words), "%q is not strict, bounded or off", p)
 	}
-	k.encryption()
-	k.ledger()
 }
 
 var nameShape = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$`)
@@ -124,6 +131,7 @@ func (k *checker) steps() {
 		at := fmt.Sprintf("policies[%d]", i)
 		k.name(at, p.Name, steps)
 		k.onError(at, p.OnError)
+		k.engine(at, p.Engine)
 		switch {
 		case p.Path == "":
 			k.problem(at, "a directory, a bundle .tar.gz, its https:// URL, or builtin:NAME", "has no path")
@@ -154,6 +162,7 @@ func (k *checker) steps() {
 	}
 	used := map[string]bool{}
 	k.chain("chain", k.Chain, steps, used)
+	k.admin(steps, used)
 	own := 0
 	for i := range k.Targets {
 		t := &k.Targets[i]
@@ -187,6 +196,12 @@ var signatures = []string{"ES256", "ES384", "ES512", "PS256", "PS384", "PS512", 
 func (k *checker) onError(at, word string) {
 	if word != "" && word != "deny" && word != "pass" {
 		k.problem(at+".on_error", hintNearest(word, []string{"deny", "pass"}), "%q is not deny or pass", word)
+	}
+}
+
+func (k *checker) engine(at, word string) {
+	if known := []string{"auto", "topdown", "wasm"}; word != "" && !slices.Contains(known, word) {
+		k.problem(at+".engine", hintNearest(word, known), "%q is not auto, topdown or wasm", word)
 	}
 }
 
@@ -303,6 +318,7 @@ func (k *checker) listeners() {
 		owners = append(owners, owner{at, host, port, protocol})
 	}
 	add("listen.admin", k.Listen.Admin, "")
+	add("listen.sign_in.address", k.Listen.SignIn.Address, "")
 	listening := map[string]bool{}
 	for i := range k.Targets {
 		t := &k.Targets[i]

@@ -17,16 +17,16 @@ type Config struct {
 	File string `yaml:"-"` // as given to Load
 	Dir  string `yaml:"-"` // the file's folder: what relative paths are relative to
 
-	Data      string    `yaml:"data"` // default: weir-data beside the file
-	Listen    Listen    `yaml:"listen"`
-	Identity  Identity  `yaml:"identity"`
-	Vault     Vault     `yaml:"vault"`
-	Journal   Journal   `yaml:"journal"`
-	Archive   []Archive `yaml:"archive"` // none: one of kind file in Data
-	Retention Retention `yaml:"retention"`
-	Ledger    Ledger    `yaml:"ledger"`
-	// Encryption is of recordings.
-	Encryption Encryption `yaml:"encryption"`
+	Data       string     `yaml:"data"` // default: weir-data beside the file
+	Listen     Listen     `yaml:"listen"`
+	Admin      Admin      `yaml:"admin"`
+	Identity   Identity   `yaml:"identity"`
+	Vault      Vault      `yaml:"vault"`
+	Journal    Journal    `yaml:"journal"`
+	Archive    []Archive  `yaml:"archive"` // none: one of kind file in Data
+	Retention  Retention  `yaml:"retention"`
+	Ledger     Ledger     `yaml:"ledger"`
+	Encryption Encryption `yaml:"encryption"` // of recordings
 	Policies   []Policy   `yaml:"policies"`
 	Plugins    []Plugin   `yaml:"plugins"`
 	// PluginKeys are public keys: every plugin that is not builtin must be signed by one of them, unless it names its own.
@@ -46,9 +46,13 @@ type Config struct {
 type Listen struct {
 	Admin                string `yaml:"admin"` // host:port on loopback; default 127.0.0.1:8480
 	TLS                  TLS    `yaml:"tls"`
+	SignIn               SignIn `yaml:"sign_in"`
 	Connections          int    `yaml:"connections"`            // open at a time on all listeners; 0: the gateway's default
 	ListenerConnections  int    `yaml:"listener_connections"`   // open at a time on one listener; 0: the gateway's default
 	UnsignedPerSourceMax int    `yaml:"unsigned_in_per_source"` // not yet signed in, from one address; 0: the gateway's default
+	// Lock is for how long an address is locked out after ten failed sign-ins within a minute: default 15m; 0s: not at all.
+	Lock                time.Duration `yaml:"lock"`
+	SessionsPerIdentity int           `yaml:"sessions_per_identity"` // open at a time on all targets; 0: no bound
 }
 
 // TLS names the certificate of the client leg. When it is zero a local CA is made in Data.
@@ -67,10 +71,11 @@ type Vault struct {
 
 // Identity says whose word about a client counts.
 type Identity struct {
-	OIDC          []OIDC        `yaml:"oidc"`
-	SAML          *yaml.Node    `yaml:"saml"` // refused: not in this build
-	ServiceTokens ServiceTokens `yaml:"service_tokens"`
-	Revocations   Revocations   `yaml:"revocations"`
+	OIDC          []OIDC         `yaml:"oidc"`
+	SAML          []SAML         `yaml:"saml"`
+	Certificates  []Certificates `yaml:"certificates"`
+	ServiceTokens ServiceTokens  `yaml:"service_tokens"`
+	Revocations   Revocations    `yaml:"revocations"`
 }
 
 // Revocations says for how long what was known last of revoked tokens counts while JetStream cannot be reached.
@@ -161,6 +166,7 @@ type Policy struct {
 	Packages []string      `yaml:"packages"` // to ask; none: every one under weir that the step has
 	Timeout  time.Duration `yaml:"timeout"`  // of one question; 0: the step's default
 	OnError  string        `yaml:"on_error"` // deny (default) or pass
+	Engine   string        `yaml:"engine"`   // auto (default), topdown or wasm
 	// Key is the file of the public key that a bundle has to be signed with; Algorithm is ES256, RS256 …
 	Key       string        `yaml:"key"`
 	Algorithm string        `yaml:"algorithm"`
@@ -206,18 +212,23 @@ type PluginLimits struct {
 
 // Target is one upstream.
 type Target struct {
-	Name       string            `yaml:"name"`
-	Protocol   string            `yaml:"protocol"`
-	Listen     string            `yaml:"listen"` // none: reached by name on the other listeners of its protocol
-	Labels     map[string]string `yaml:"labels"`
-	Upstream   Upstream          `yaml:"upstream"`
-	Credential Credential        `yaml:"credential"`
-	Record     string            `yaml:"record"` // full (default), metadata or off
-	Promise    core.Promise      `yaml:"promise"`
-	Chain      *[]string         `yaml:"chain"` // nil: the file's
-	Limits     Limits            `yaml:"limits"`
-	Hold       Hold              `yaml:"hold"`
-	Retention  string            `yaml:"retention"` // a class of retention.classes; none: the default
+	Name     string `yaml:"name"`
+	Protocol string `yaml:"protocol"`
+	Listen   string `yaml:"listen"` // none: reached by name on the other listeners of its protocol
+	// ProxyProtocol are the addresses (10.0.0.0/8, 192.0.2.7) of the proxies that hand connections on to Listen: they have to
+	// say for whom, by the PROXY protocol, and nobody else may.
+	ProxyProtocol []string          `yaml:"proxy_protocol"`
+	Labels        map[string]string `yaml:"labels"`
+	Upstream      Upstream          `yaml:"upstream"`
+	Credential    Credential        `yaml:"credential"`
+	Record        string            `yaml:"record"` // full (default), metadata or off
+	Promise       core.Promise      `yaml:"promise"`
+	Chain         *[]string         `yaml:"chain"` // nil: the file's
+	Limits        Limits            `yaml:"limits"`
+	Hold          Hold              `yaml:"hold"`
+	Retention     string            `yaml:"retention"` // a class of retention.classes; none: the default
+	// ClientCert is accept, where a client's certificate may stand in the place of a token, or require; none: it says nothing.
+	ClientCert string `yaml:"client_cert"`
 	// OnExpiry is what becomes of an open session whose token expires: refuse (default), drain, close or keep.
 	OnExpiry core.Expiry `yaml:"on_expiry"`
 	// AllowIncomplete lets commands pass whose facts are incomplete.
@@ -262,6 +273,8 @@ type Limits struct {
 	Idle             time.Duration `yaml:"idle"`
 	Rows             int64         `yaml:"rows"`
 	Sessions         int           `yaml:"sessions"`
+	PerIdentity      int           `yaml:"sessions_per_identity"` // 0: no bound
+	PerRun           int           `yaml:"sessions_per_run"`      // 0: no bound
 	SignIn           time.Duration `yaml:"sign_in"`
 	Drain            time.Duration `yaml:"drain"`
 }

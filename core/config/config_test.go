@@ -130,7 +130,7 @@ func TestProblems(t *testing.T) {
 		{"admin", "admin: 127.0.0.1:8480", "admin: 0.0.0.0:8480", "listen.admin: must be on loopback"},
 		{"admin port", "admin: 127.0.0.1:8480", "admin: localhost", `"localhost" is not host:port`},
 		{"half tls", "tls: {cert: tls/server.pem, key: tls/server.key}", "tls: {cert: a}", "listen.tls: needs both cert and key"},
-		{"saml", "  service_tokens:", "  saml: [{name: sso}]\n  service_tokens:", "identity.saml: this build has no SAML"},
+		{"saml", "  service_tokens:", "  saml: [{name: sso}]\n  service_tokens:", "identity.saml[0]: has no metadata"},
 		{"issuer", "https://idp.example", "http://idp.example", "keys fetched without TLS can be forged"},
 		{"no audience", ", audience: weir", "", "identity.oidc[0]: has no audience"},
 		{"alg", "groups_claim: roles", "algorithms: [HS256]", `"HS256" is not allowed`},

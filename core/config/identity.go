@@ -22,10 +22,9 @@ var algorithms = []string{"RS256", "RS384", "RS512", "PS256", "PS384", "PS512", 
 
 func (k *checker) identity() {
 	id := &k.Identity
-	if id.SAML != nil {
-		k.problem("identity.saml", "use identity.oidc", "this build has no SAML")
-	}
-	if !id.ServiceTokens.On() && len(id.OIDC) == 0 && id.SAML == nil {
+	k.saml()
+	k.certificates()
+	if !id.ServiceTokens.On() && len(id.OIDC) == 0 && len(id.SAML) == 0 && len(id.Certificates) == 0 {
 		k.problem("identity", "add identity.oidc, or enable service_tokens", "nobody could sign in")
 	}
 	if !id.ServiceTokens.On() && k.set("identity.service_tokens.max_ttl") {

@@ -24,6 +24,7 @@ const maxFile = 4 << 20
 const (
 	DefaultAdmin  = "127.0.0.1:8480"
 	DefaultMaxTTL = 24 * time.Hour
+	DefaultLock   = 15 * time.Minute
 	defaultData   = "weir-data"
 )
 
@@ -118,9 +119,13 @@ func (c *Config) complete() {
 	}
 	c.Listen.TLS.Cert, c.Listen.TLS.Key = c.Path(c.Listen.TLS.Cert), c.Path(c.Listen.TLS.Key)
 	c.Vault.CA = c.Path(c.Vault.CA)
+	if c.lines["listen.lock"] == 0 {
+		c.Listen.Lock = DefaultLock
+	}
 	if c.Identity.ServiceTokens.MaxTTL == 0 {
 		c.Identity.ServiceTokens.MaxTTL = DefaultMaxTTL
 	}
+	c.completeIdentity()
 	for i := range c.Identity.OIDC {
 		if o := &c.Identity.OIDC[i]; o.GroupsClaim == "" {
 			o.GroupsClaim = "groups"

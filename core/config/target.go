@@ -23,7 +23,7 @@ func (t *Target) Core() (*core.Target, error) {
 		Record:   core.ParseLevel(t.Record), Promise: t.Promise, AllowIncomplete: t.AllowIncomplete,
 		Limits: core.Limits{
 			MaxFrame: t.Limits.MaxFrame, StatementTimeout: t.Limits.StatementTimeout, Idle: t.Limits.Idle, Rows: t.Limits.Rows,
-			Sessions: t.Limits.Sessions, SignIn: t.Limits.SignIn, Drain: t.Limits.Drain,
+			Sessions: t.Limits.Sessions, PerIdentity: t.Limits.PerIdentity, PerRun: t.Limits.PerRun, SignIn: t.Limits.SignIn, Drain: t.Limits.Drain,
 		},
 		Hold:   core.Holding{Mode: t.Hold.Mode, Wait: t.Hold.Wait, Valid: t.Hold.Valid}.WithDefaults(),
 		Decode: t.decode, OnExpiry: t.OnExpiry,

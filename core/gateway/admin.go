@@ -2,16 +2,12 @@ package gateway
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
 	"net/http"
 	"strings"
 	"time"
-
-	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"github.com/weir-gateway/weir/core"
 )
@@ -27,6 +23,10 @@ type Live struct {
 	Commands int64     `json:"commands"`
 	Rows     int64     `json:"rows"`
 	Denied   int64     `json:"denied"`
+	Issuer   string    `json:"issuer"`
+	Kind     string    `json:"kind"`
+	Client   string    `json:"client"` // where it comes from
+	Bytes    int64     `json:"bytes"`  // sent to the client
 }
 
 // Sessions lists the open sessions, the oldest first.
@@ -43,8 +43,15 @@ func liveOf(s *core.Session) Live {
 	t := s.Totals()
 	return Live{
 		ID: s.ID, Identity: s.Identity.Subject, Target: s.Target.Name, Protocol: s.Protocol, Run: s.Run, Started: s.Started.UTC(),
-		Commands: t.Commands, Rows: t.Rows, Denied: t.Denied,
+		Commands: t.Commands, Rows: t.Rows, Denied: t.Denied, Issuer: s.Identity.Issuer, Kind: s.Identity.Kind, Client: addrText(s.Hello.Client), Bytes: t.Bytes,
 	}
+}
+
+func addrText(a net.Addr) string {
+	if a == nil {
+		return ""
+	}
+	return a.String()
 }
 
 // notReady says why the gateway takes no clients; empty: it does.
@@ -66,7 +73,7 @@ func (g *Gateway) notReady() []string {
 	return why
 }
 
-// serveAdmin starts the admin server. All of it but the approvals has no sign-in, so it is for this machine only.
+// serveAdmin starts the admin server. Some of it has no sign-in, so it is for this machine only.
 func (g *Gateway) serveAdmin() (stop func(), err error) {
 	host, _, err := net.SplitHostPort(g.Admin)
 	if err != nil || !loopbackHost(host) {
@@ -104,31 +111,10 @@ func (g *Gateway) serveAdmin() (stop func(), err error) {
 // AdminHandler serves health, metrics and the API.
 func (g *Gateway) AdminHandler() http.Handler {
 	mux := http.NewServeMux()
-	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("ok\n")) })
-	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
-		why := g.notReady()
-		if len(why) > 0 {
-			w.WriteHeader(http.StatusServiceUnavailable)
-			_, _ = w.Write([]byte(strings.Join(why, "\n") + "\n"))
-			return
-		}
-		_, _ = w.Write([]byte("ready\n"))
-	})
-	all := prometheus.Gatherers{g.Registry}
-	if g.Registry != prometheus.DefaultGatherer { // where the other packages and the Go runtime report
-		all = append(all, prometheus.DefaultGatherer)
-	}
-	mux.Handle("GET /metrics", promhttp.HandlerFor(all, promhttp.HandlerOpts{MaxRequestsInFlight: 4, ErrorHandling: promhttp.ContinueOnError}))
-	mux.HandleFunc("GET /api/v1/sessions", func(w http.ResponseWriter, _ *http.Request) {
-		w.Header().Set("Content-Type", "application/json")
-		_ = json.NewEncoder(w).Encode(g.Sessions())
-	})
 	a := &api{g: g}
-	if g.Approvals != nil {
-		a.serveApprovals(mux)
+	for _, r := range a.routes() {
+		mux.HandleFunc(r.method+" "+r.path, a.serve(&r))
 	}
-	a.serveRevocations(mux)
-	a.serveTargets(mux)
 	return guard(mux)
 }
 

@@ -65,69 +65,44 @@ type apiError struct {
 
 func (e *apiError) Error() string { return e.text }
 
-// answer is what an address of the API does for somebody who was recognised.
-type answer func(context.Context, core.Identity, *http.Request) (any, error)
-
-// recognise says who a token belongs to.
-type recognise func(ctx context.Context, token string) (core.Identity, error)
-
-// signedIn answers clients who can say who they are.
-func (a *api) signedIn(f answer) http.HandlerFunc { return a.as(a.client, f) }
-
-// operating answers those who hold the gateway's own key.
-func (a *api) operating(f answer) http.HandlerFunc { return a.as(a.operator, f) }
-
-func (a *api) as(recognise recognise, f answer) http.HandlerFunc {
-	return func(w http.ResponseWriter, r *http.Request) {
-		var out any
-		who, err := a.who(r, recognise)
-		if err == nil {
-			ctx, cancel := context.WithTimeout(r.Context(), 20*time.Second)
-			defer cancel()
-			out, err = f(ctx, who, r)
-		}
-		w.Header().Set("Content-Type", "application/json")
-		if err != nil {
-			e := a.said(err)
-			if e.status == http.StatusUnauthorized {
-				w.Header().Set("WWW-Authenticate", `Bearer realm="weir"`)
-			}
-			w.WriteHeader(e.status)
-			out = map[string]string{"error": e.text}
-		}
-		_ = json.NewEncoder(w).Encode(out)
-	}
-}
-
-// who recognises the caller.
-func (a *api) who(r *http.Request, recognise recognise) (core.Identity, error) {
+// who recognises the caller: a client by its token, an operator by one that was made with the gateway's own key.
+func (a *api) who(r *http.Request, to *route) (who core.Identity, operator bool, err error) {
 	if host, _, err := net.SplitHostPort(r.RemoteAddr); r.TLS == nil && (err != nil || !loopbackHost(host)) {
-		return core.Identity{}, &apiError{http.StatusForbidden, "a token was sent in clear over a network: treat it as stolen"}
+		return who, false, &apiError{http.StatusForbidden, "a token was sent in clear over a network: treat it as stolen"}
 	}
 	if !a.rate.take(time.Now()) {
-		return core.Identity{}, &apiError{http.StatusTooManyRequests, "too many requests: try again in a moment"}
+		return who, false, &apiError{http.StatusTooManyRequests, "too many requests: try again in a moment"}
 	}
 	scheme, token, _ := strings.Cut(r.Header.Get("Authorization"), " ")
 	if !strings.EqualFold(scheme, "Bearer") || token == "" || len(token) > maxAPIToken {
-		return core.Identity{}, &apiError{http.StatusUnauthorized, "this takes a token: Authorization: Bearer …"}
+		return who, false, &apiError{http.StatusUnauthorized, "this takes a token: Authorization: Bearer …"}
 	}
-	who, err := recognise(r.Context(), strings.TrimSpace(token))
-	if err != nil {
-		tell, delay := a.g.throttle.failed("the admin address")
-		if tell {
-			a.g.Log.Warn("gateway: sign-in at the admin address refused", "error", err)
+	token = strings.TrimSpace(token)
+	if !to.own && !strings.HasPrefix(to.action, "approvals.") { // those are asked in a person's own name
+		if who, err = a.operator(r.Context(), token); err == nil {
+			return who, true, nil
 		}
-		if delay > 0 {
-			t := time.NewTimer(delay)
-			defer t.Stop()
-			select {
-			case <-t.C:
-			case <-r.Context().Done():
-			}
-		}
-		return core.Identity{}, &apiError{http.StatusUnauthorized, "the token is not good here"}
 	}
-	return who, nil
+	if who, err = a.client(r.Context(), token); err == nil {
+		return who, false, nil
+	}
+	tell, delay := a.g.throttle.failed("the admin address", "")
+	if tell {
+		a.g.Log.Warn("gateway: sign-in at the admin address refused", "error", err)
+	}
+	if delay > 0 {
+		t := time.NewTimer(delay)
+		defer t.Stop()
+		select {
+		case <-t.C:
+		case <-r.Context().Done():
+		}
+	}
+	return core.Identity{}, false, a.notGood()
+}
+
+func (*api) notGood() *apiError {
+	return &apiError{http.StatusUnauthorized, "the token is not good here"}
 }
 
 func (a *api) verifier() Verifier {
@@ -160,6 +135,9 @@ func (a *api) operator(ctx context.Context, token string) (core.Identity, error)
 func (a *api) said(err error) *apiError {
 	var e *apiError
 	var no core.Refusal
+	if e, ok := saidOf(err); ok {
+		return e
+	}
 	switch {
 	case errors.As(err, &e):
 		return e

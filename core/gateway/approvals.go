@@ -16,24 +16,31 @@ type Approvals interface {
 	Decide(ctx context.Context, who core.Identity, id string, approve bool, reason string) (core.Approval, error)
 }
 
-// serveApprovals adds the API of approvals.
-func (a *api) serveApprovals(mux *http.ServeMux) {
-	g := a.g
-	mux.HandleFunc("GET /api/v1/approvals", a.signedIn(func(ctx context.Context, who core.Identity, _ *http.Request) (any, error) {
-		return g.Approvals.List(ctx, who)
-	}))
-	mux.HandleFunc("GET /api/v1/approvals/{id}", a.signedIn(func(ctx context.Context, who core.Identity, r *http.Request) (any, error) {
-		return g.Approvals.Show(ctx, who, r.PathValue("id"))
-	}))
-	for word, approve := range map[string]bool{"approve": true, "deny": false} {
-		mux.HandleFunc("POST /api/v1/approvals/{id}/"+word, a.signedIn(func(ctx context.Context, who core.Identity, r *http.Request) (any, error) {
-			var body struct {
-				Reason string `json:"reason"`
-			}
-			if err := readBody(r, &body, `{"reason": "…"}`); err != nil {
-				return nil, err
-			}
-			return g.Approvals.Decide(ctx, who, r.PathValue("id"), approve, body.Reason)
-		}))
+var errNoQueue = &apiError{http.StatusNotFound, "this gateway has no queue of approvals"}
+
+func (a *api) listApprovals(ctx context.Context, c *call) (any, error) {
+	if a.g.Approvals == nil {
+		return nil, errNoQueue
+	}
+	return a.g.Approvals.List(ctx, c.who)
+}
+
+func (a *api) showApproval(ctx context.Context, c *call) (any, error) {
+	if a.g.Approvals == nil {
+		return nil, errNoQueue
+	}
+	return a.g.Approvals.Show(ctx, c.who, c.PathValue("id"))
+}
+
+func (a *api) decide(approve bool) func(context.Context, *call) (any, error) {
+	return func(ctx context.Context, c *call) (any, error) {
+		if a.g.Approvals == nil {
+			return nil, errNoQueue
+		}
+		x, err := a.g.Approvals.Decide(ctx, c.who, c.PathValue("id"), approve, blot(c.body.(*reason).Reason))
+		if err == nil {
+			c.note = string(x.State) + ": " + x.Rule() + " of " + x.Identity + " at " + x.Target + ", session " + x.Session
+		}
+		return x, err
 	}
 }

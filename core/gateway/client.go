@@ -10,6 +10,7 @@ import (
 	"net"
 	"runtime/debug"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -25,6 +26,8 @@ type client struct {
 	source   string
 	local    bool
 	accepted time.Time
+	handed   bool     // by a listed proxy, which has to say for whom
+	proxy    net.Addr // that did
 
 	cancel context.CancelCauseFunc
 	signIn *time.Timer
@@ -56,12 +59,12 @@ func (c *client) Moved(to net.Conn) {
 
 func (c *client) close() {
 	c.mu.Lock()
-	moved := c.moved
+	moved, conn := c.moved, c.conn
 	c.mu.Unlock()
 	if moved != nil {
 		_ = moved.Close()
 	}
-	_ = c.conn.Close()
+	_ = conn.Close()
 }
 
 // carry serves the client until it is gone.
@@ -98,6 +101,9 @@ func (c *client) carry() {
 		c.served.release()
 		g.clients.Done()
 	}()
+	if c.handed && !c.introduced(ctx) {
+		return
+	}
 	if err := c.served.handler.Serve(ctx, c.conn, c); err != nil && !errors.Is(err, core.ErrUnauthenticated) {
 		c.ended(err)
 	}
@@ -166,7 +172,7 @@ func (c *client) stop(cause error) {
 }
 
 // TLS implements core.Gate.
-func (c *client) TLS() *tls.Config { return c.served.TLS }
+func (c *client) TLS() *tls.Config { return c.served.clientLeg }
 
 // Target implements core.Gate.
 func (c *client) Target(name string) (*core.Target, bool) {
@@ -192,6 +198,9 @@ func (c *client) Open(ctx context.Context, h core.Hello) (*core.Session, error) 
 	if h.Client == nil {
 		h.Client = c.conn.RemoteAddr()
 	}
+	if c.proxy != nil {
+		h.Details = with(h.Details, "proxy", c.proxy.String())
+	}
 	if g.stopping() {
 		return nil, c.refuse(ctx, h, core.Identity{}, "stopping", &core.Denial{Rule: "stopping", Reason: "the gateway is stopping", Hint: "connect again in a moment"})
 	}
@@ -200,7 +209,11 @@ func (c *client) Open(ctx context.Context, h core.Hello) (*core.Session, error) 
 			Rule: "tls-required", Reason: "a token was sent in clear over a network: treat it as stolen", Hint: "connect with TLS, and get a new token",
 		})
 	}
-	id, err := c.served.Verifier.Verify(ctx, token)
+	if !c.local && g.lockout.locked(c.source) {
+		return nil, c.unauthenticated(ctx, h, &errLocked{g.lockout.hold})
+	}
+	id, err := c.recognise(ctx, &h, target, token)
+	h.Peer = nil
 	if err != nil {
 		return nil, c.unauthenticated(ctx, h, err)
 	}
@@ -214,11 +227,9 @@ func (c *client) Open(ctx context.Context, h core.Hello) (*core.Session, error) 
 			Rule: "token-target", Reason: "the token was not made for target " + target.Name, Hint: "use a token for this target",
 		})
 	}
-	room, release := g.live.reserve(target.Name, target.Limits.Sessions)
-	if !room {
-		return nil, c.refuse(ctx, h, id, "sessions", &core.Denial{
-			Rule: "limit-sessions", Reason: fmt.Sprintf("target %s has %d sessions open, its limit", target.Name, target.Limits.Sessions), Hint: "close idle connections, or try again later",
-		})
+	full, release := g.live.reserve(target.Target, &id, g.Limits.SessionsPerIdentity)
+	if full != nil {
+		return nil, c.refuse(ctx, h, id, strings.TrimPrefix(full.Rule, "limit-"), full)
 	}
 	return c.open(ctx, h, id, target, release)
 }
@@ -228,11 +239,7 @@ func (c *client) open(ctx context.Context, h core.Hello, id core.Identity, targe
 	g := c.g
 	if target.User != nil {
 		if user := target.User(ctx, id); user != "" {
-			h.Details = maps.Clone(h.Details)
-			if h.Details == nil {
-				h.Details = map[string]string{}
-			}
-			h.Details["upstream_user"] = user
+			h.Details = with(h.Details, "upstream_user", user)
 		}
 	}
 	f := g.follow(c.served, target)
@@ -252,6 +259,12 @@ func (c *client) open(ctx context.Context, h core.Hello, id core.Identity, targe
 		f.drop()
 		return nil, c.lost(err)
 	}
+	kept := false
+	defer func() { // a step that panics leaves neither a session without an end nor a place that is taken
+		if !kept { // closing again does nothing
+			_ = s.Close(core.EndError, "internal error")
+		}
+	}()
 	v := s.Check(ctx, &core.Event{Kind: core.KindOpen, Direction: core.FromClient})
 	if v.Deny != nil {
 		reason, end := "access", core.EndRefused
@@ -274,6 +287,7 @@ func (c *client) open(ctx context.Context, h core.Hello, id core.Identity, targe
 		c.sessions = map[*core.Session]opened{}
 	}
 	c.sessions[s] = opened{f, x}
+	kept = true // closeSessions finds it
 	first := !c.signedIn
 	c.signedIn, c.last = true, s
 	c.mu.Unlock()
@@ -284,6 +298,16 @@ func (c *client) open(ctx context.Context, h core.Hello, id core.Identity, targe
 	g.metrics.signIn.Observe(time.Since(c.accepted).Seconds())
 	g.Log.Debug("gateway: session open", "session", s.ID, "identity", id.Subject, "target", target.Name, "client", h.Client)
 	return s, nil
+}
+
+// with returns a copy of the details with one more.
+func with(details map[string]string, key, value string) map[string]string {
+	details = maps.Clone(details)
+	if details == nil {
+		details = map[string]string{}
+	}
+	details[key] = value
+	return details
 }
 
 // session makes a session and its record.
@@ -323,7 +347,11 @@ func (c *client) unauthenticated(ctx context.Context, h core.Hello, err error) e
 		c.g.Log.Error("gateway: sign-in failed", "error", err)
 		err = fmt.Errorf("gateway: %w", core.ErrUnauthenticated)
 	}
-	tell, delay := c.g.throttle.failed(c.source)
+	tell, delay := c.g.throttle.failed(c.source, h.User)
+	if !c.local && reason != "locked" && c.g.lockout.failed(c.source) {
+		c.g.metrics.locks.Inc()
+		c.g.Log.Warn("gateway: an address is locked out: too many of its sign-ins have failed", "source", c.source, "for", c.g.lockout.hold)
+	}
 	if tell {
 		c.g.Log.Warn("gateway: sign-in refused", "client", h.Client, "target", h.Target.Name, "error", err)
 		if lost := c.record(ctx, h, core.Identity{}, &core.Denial{Step: "weir", Rule: "not-signed-in", Reason: err.Error()}); lost != nil {

@@ -11,6 +11,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"net/netip"
 	"runtime/debug"
 	"sort"
 	"sync"
@@ -36,21 +37,35 @@ type Config struct {
 	Approvals Approvals // nil: what a rule holds is refused, and the API has no queue
 	// Revocations knows which tokens are good no longer; nil: none are ever revoked.
 	Revocations Revocations
-	Lost        func() error // says why nothing can be recorded; nil: it always can
-	Admin       string       // host:port on loopback for health, metrics and the API; empty: none
-	Where       string       // of the admin address in the configuration, for errors: file:line
-	Limits      Limits
-	Log         *slog.Logger               // nil: nothing is logged
-	Registry    *prometheus.Registry       // nil: one of its own
-	Ready       func(listeners []Listener) // called by Run once every listener is up
+	Holds       Holds  // nil: this process keeps no archive
+	Version     string // of the program
+	// Reread reads the configuration again and changes to it; nil: the API cannot ask for that.
+	Reread func(context.Context) error
+	Lost   func() error // says why nothing can be recorded; nil: it always can
+	Admin  string       // host:port on loopback for health, metrics and the API; empty: none
+	Where  string       // of the admin address in the configuration, for errors: file:line
+	SignIn *SignIn      // where people sign in with a browser; nil: nowhere
+	Limits Limits
+	// Lock is for how long an address is locked out after ten failed sign-ins within a minute; 0: not at all. Locks is the
+	// file that keeps the account for the next start; empty: it is forgotten.
+	Lock     time.Duration
+	Locks    string
+	Log      *slog.Logger               // nil: nothing is logged
+	Registry *prometheus.Registry       // nil: one of its own
+	Ready    func(listeners []Listener) // called by Run once every listener is up
 }
 
 // Settings are what a reload may change.
 type Settings struct {
-	Targets  []Target
-	Verifier Verifier
-	TLS      *tls.Config // of the client leg; nil: listeners speak no TLS
-	CA       string      // file of the authority that TLS's certificate is from; empty: one that clients know
+	Targets      []Target
+	Verifier     Verifier
+	Certificates Certificates // of clients; nil: no target takes them
+	// Admin judges what is asked of the admin address, at an opening with the detail {action, object, operator, changes,
+	// client, detail}; nil: operators may do all, and clients what is their own.
+	Admin  core.Plugin
+	Tokens Tokens      // nil: this gateway makes none
+	TLS    *tls.Config // of the client leg; nil: listeners speak no TLS
+	CA     string      // file of the authority that TLS's certificate is from; empty: one that clients know
 	// Release is called once when these settings have been replaced and the last client that uses them is gone.
 	Release func()
 }
@@ -58,9 +73,14 @@ type Settings struct {
 // Target is an upstream and how it is reached here.
 type Target struct {
 	*core.Target
-	Listen string      // host:port; empty: by name, on every listener of the protocol
-	Chain  core.Plugin // nil: everybody who can sign in may do anything
-	Where  string      // of the listen address in the configuration, for errors: file:line
+	Listen string // host:port; empty: by name, on every listener of the protocol
+	// Proxies are the addresses that have to say, by the PROXY protocol, whose connections they hand on to Listen; others
+	// may connect, and may not. The targets of one listener have the same.
+	Proxies []netip.Prefix
+	// ClientCert is CertAccept or CertRequire; empty: certificates of clients say nothing.
+	ClientCert string
+	Chain      core.Plugin // nil: everybody who can sign in may do anything
+	Where      string      // of the listen address in the configuration, for errors: file:line
 	// User is the name by which Weir signs in at the target for an identity; empty: the same for all. Nil: the same.
 	User  func(ctx context.Context, id core.Identity) string
 	Notes []Note // what its chain may do, for those who want to know before
@@ -81,13 +101,15 @@ type Gateway struct {
 	live     *registry
 	runs     *runs
 	throttle *throttle
+	lockout  *lockout
 
-	reload sync.Mutex   // one reload at a time
-	mu     sync.RWMutex // guards what follows
-	now    *generation  // new clients are served by this one
-	up     map[string]*listener
-	admin  net.Listener
-	ready  bool
+	reload   sync.Mutex   // one reload at a time
+	mu       sync.RWMutex // guards what follows
+	now      *generation  // new clients are served by this one
+	up       map[string]*listener
+	admin    net.Listener
+	signInAt net.Addr
+	ready    bool
 
 	draining chan struct{}
 	leaving  context.Context // ends when draining closes
@@ -111,7 +133,8 @@ func New(c Config, s Settings) (*Gateway, error) {
 	c.Limits = c.Limits.withDefaults()
 	g := &Gateway{
 		Config: c, start: time.Now(), live: newRegistry(), runs: newRuns(), throttle: newThrottle(time.Now),
-		up: map[string]*listener{}, draining: make(chan struct{}),
+		lockout: newLockout(time.Now, c.Lock, c.Locks),
+		up:      map[string]*listener{}, draining: make(chan struct{}),
 	}
 	g.killing, g.kill = context.WithCancelCause(context.Background())
 	g.leaving, g.leave = context.WithCancel(context.Background())
@@ -146,6 +169,14 @@ func (g *Gateway) Run(ctx context.Context) error {
 	if err == nil && g.Admin != "" {
 		stopAdmin, err = g.serveAdmin()
 	}
+	if err == nil {
+		var stopSignIn func()
+		if stopSignIn, err = g.serveSignIn(); err == nil {
+			defer stopSignIn()
+		} else {
+			stopAdmin()
+		}
+	}
 	if err != nil {
 		for _, l := range opened {
 			_ = l.Close()
@@ -158,6 +189,19 @@ func (g *Gateway) Run(ctx context.Context) error {
 			go g.warm(ctx, p.Name(), w)
 		}
 	}
+	if err := g.lockout.load(); err != nil {
+		g.Log.Warn(err.Error())
+	}
+	var keeping sync.WaitGroup
+	kept, stopKeeping := context.WithCancel(context.Background())
+	defer func() { stopKeeping(); keeping.Wait() }()
+	keeping.Go(func() {
+		g.lockout.keep(kept, func(err error) {
+			if g.throttle.tell("gateway", "locks") {
+				g.Log.Error(err.Error())
+			}
+		})
+	})
 	if g.Revocations != nil {
 		watching, stop := context.WithCancel(context.Background()) // as long as there are sessions, drain included
 		defer stop()

@@ -21,7 +21,10 @@ import (
 	"github.com/weir-gateway/weir/core"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	const shared = "github.com/weir-gateway/weir/core/reactor." // lives as long as the process
+	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction(shared+"(*Reactor).watch"), goleak.IgnoreAnyFunction(shared+"(*loop).lead"))
+}
 
 // lines is a small protocol: the first line is "target token", each further line is a command and is echoed.
 type lines struct {
@@ -48,7 +51,8 @@ type lineHandler struct{}
 
 func (lineHandler) Serve(ctx context.Context, conn net.Conn, g core.Gate) error {
 	defer conn.Close()
-	stop := context.AfterFunc(ctx, func() { _ = conn.SetReadDeadline(time.Unix(1, 0)) })
+	bare := conn
+	stop := context.AfterFunc(ctx, func() { _ = bare.SetReadDeadline(time.Unix(1, 0)) })
 	defer stop()
 	encrypted := false
 	if c := g.TLS(); c != nil {
@@ -162,6 +166,16 @@ func (m *memory) ends() (out []core.End) {
 		r.mu.Lock()
 		out = append(out, r.end)
 		r.mu.Unlock()
+	}
+	return out
+}
+
+// sessions lists what was recorded, in the order in which it was opened.
+func (m *memory) sessions() (out []*core.Session) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, id := range m.order {
+		out = append(out, m.kept[id].session)
 	}
 	return out
 }
@@ -656,29 +670,29 @@ func TestThrottle(t *testing.T) {
 	now := time.Unix(1000, 0)
 	th := newThrottle(func() time.Time { return now })
 	for i := range freeFailures {
-		if tell, delay := th.failed("a"); !tell || delay != 0 {
+		if tell, delay := th.failed("a", ""); !tell || delay != 0 {
 			t.Fatalf("failure %d: %v %v", i, tell, delay)
 		}
 	}
-	if tell, delay := th.failed("a"); tell || delay != time.Second {
+	if tell, delay := th.failed("a", ""); tell || delay != time.Second {
 		t.Errorf("one too many: %v %v", tell, delay)
 	}
 	for range 100 {
-		th.failed("a")
+		th.failed("a", "")
 	}
-	if _, delay := th.failed("a"); delay != maxDelay {
+	if _, delay := th.failed("a", ""); delay != maxDelay {
 		t.Errorf("delay %v", delay)
 	}
-	if tell, delay := th.failed("b"); !tell || delay != 0 {
+	if tell, delay := th.failed("b", ""); !tell || delay != 0 {
 		t.Errorf("another source: %v %v", tell, delay)
 	}
 	now = now.Add(window)
-	if tell, delay := th.failed("a"); !tell || delay != 0 {
+	if tell, delay := th.failed("a", ""); !tell || delay != 0 {
 		t.Errorf("a minute later: %v %v", tell, delay)
 	}
 	told := 0
 	for i := range 3 * maxSources {
-		if tell, _ := th.failed(fmt.Sprint(i)); tell {
+		if tell, _ := th.failed(fmt.Sprint(i), ""); tell {
 			told++
 		}
 	}

@@ -1,8 +1,11 @@
 package gateway
 
 import (
+	"crypto/tls"
 	"errors"
 	"fmt"
+	"net/netip"
+	"slices"
 	"sort"
 	"sync/atomic"
 	"time"
@@ -23,12 +26,14 @@ type generation struct {
 // served is what one listener offers.
 type served struct {
 	*generation
-	protocol string
-	handler  core.Handler
-	targets  map[string]*Target
-	only     *Target // the only target, if there is only one
-	signIn   time.Duration
-	where    string // for errors: "file:line: ", or empty
+	protocol  string
+	handler   core.Handler
+	targets   map[string]*Target
+	only      *Target // the only target, if there is only one
+	signIn    time.Duration
+	clientLeg *tls.Config    // nil: the listener has none
+	proxies   []netip.Prefix // whose PROXY headers count
+	where     string         // for errors: "file:line: ", or empty
 }
 
 func (s *served) names() []string {
@@ -74,6 +79,10 @@ func (g *Gateway) generation(s Settings) (*generation, error) {
 			fail("target %s stands twice", t.Name)
 			continue
 		}
+		if t.ClientCert != "" && s.Certificates == nil {
+			fail("target %s takes certificates of clients, and nobody can verify them", t.Name)
+			continue
+		}
 		seen[t.Name] = true
 		targets = append(targets, &t)
 		gen.targets[t.Name] = &t
@@ -90,6 +99,12 @@ func (g *Gateway) generation(s Settings) (*generation, error) {
 				at.where = t.Where + ": "
 			}
 			gen.served[t.Listen] = at
+		}
+		if len(t.Proxies) > 0 {
+			if at.proxies != nil && !slices.Equal(at.proxies, t.Proxies) {
+				fail("%slistener %s: its targets list different proxies", at.where, t.Listen)
+			}
+			at.proxies = t.Proxies
 		}
 		if at.protocol != t.Protocol {
 			fail("%slistener %s cannot speak both %s and %s", at.where, t.Listen, at.protocol, t.Protocol)
@@ -117,6 +132,7 @@ func (g *Gateway) generation(s Settings) (*generation, error) {
 		if len(list) != 1 {
 			at.only = nil
 		}
+		at.clientLeg = certifying(s.TLS, at.targets)
 		var err error
 		if at.handler, err = protocols[at.protocol].Handler(list); err != nil {
 			errs = append(errs, fmt.Errorf("gateway: listener %s: %w", address, err))

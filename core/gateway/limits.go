@@ -36,6 +36,8 @@ type Limits struct {
 	// UnsignedPerSource bounds the connections of one address (IPv6: one /64) that have not signed in yet; 0: 256.
 	// Loopback is not counted: whoever is on this machine has shorter ways to use it up.
 	UnsignedPerSource int
+	// SessionsPerIdentity bounds the sessions that one identity has open at a time, on all targets; 0: no bound.
+	SessionsPerIdentity int
 }
 
 func (l Limits) withDefaults() Limits {

@@ -68,6 +68,11 @@ func (l *listener) admit(conn net.Conn) {
 		return
 	}
 	c := &client{g: g, served: s, conn: conn, listener: l, source: source, local: local, accepted: time.Now()}
+	if c.handed = isProxy(s.proxies, conn.RemoteAddr()); c.handed {
+		c.source, c.local = "", false // until it has said
+	} else if len(s.proxies) > 0 {
+		c.conn = &unlisted{handed: handed{Conn: conn}, refused: func() { g.turnAway(l, source, "proxy-unlisted", errUnlisted) }}
+	}
 	why := g.live.admit(c, g.Limits)
 	if why == "" {
 		s.refs.Add(1)
@@ -75,15 +80,20 @@ func (l *listener) admit(conn net.Conn) {
 	}
 	g.mu.RUnlock()
 	if why != "" {
-		g.metrics.refused.WithLabelValues(why).Inc()
-		if g.throttle.tell("gateway", why) {
-			g.Log.Warn("gateway: client turned away", "reason", why, "client", source, "listener", l.address)
-		}
+		g.turnAway(l, source, why, nil)
 		_ = conn.Close()
 		return
 	}
 	g.metrics.connections.WithLabelValues(s.protocol).Inc()
 	go c.carry()
+}
+
+// turnAway counts and tells of a client that is not served. Its connection is the caller's to close.
+func (g *Gateway) turnAway(l *listener, source, why string, err error) {
+	g.metrics.refused.WithLabelValues(why).Inc()
+	if g.throttle.tell("gateway", why) {
+		g.Log.Warn("gateway: client turned away", "reason", why, "client", source, "listener", l.address, "error", err)
+	}
 }
 
 // sourceOf names where a client comes from, for limits: an IPv4 address, or the /64 that one IPv6 customer has.

@@ -14,6 +14,8 @@ type metrics struct {
 	panics       prometheus.Counter
 	reloads      *prometheus.CounterVec
 	revoked      prometheus.Counter
+	locks        prometheus.Counter
+	acts         *prometheus.CounterVec
 	signIn       prometheus.Histogram
 }
 
@@ -25,12 +27,14 @@ func newMetrics(reg *prometheus.Registry, g *Gateway) *metrics {
 		panics:       prometheus.NewCounter(prometheus.CounterOpts{Name: "weir_gateway_panics_total", Help: "Clients lost to a panic of their protocol."}),
 		reloads:      prometheus.NewCounterVec(prometheus.CounterOpts{Name: "weir_gateway_reloads_total", Help: "Reloads, by result: done or failed."}, []string{"result"}),
 		revoked:      prometheus.NewCounter(prometheus.CounterOpts{Name: "weir_gateway_revoked_total", Help: "Open sessions that were ended because their token was revoked."}),
+		locks:        prometheus.NewCounter(prometheus.CounterOpts{Name: "weir_gateway_locks_total", Help: "Addresses that were locked out because too many of their sign-ins had failed."}),
+		acts:         prometheus.NewCounterVec(prometheus.CounterOpts{Name: "weir_gateway_admin_total", Help: "What was asked of the admin address, by action and outcome: done, failed, refused or unrecorded."}, []string{"action", "outcome"}),
 		signIn: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name: "weir_gateway_sign_in_seconds", Help: "From accepting a connection to its open session.",
 			Buckets: []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10},
 		}),
 	}
-	reg.MustRegister(m.refused, m.connections, m.acceptErrors, m.panics, m.reloads, m.revoked, m.signIn, &collector{g})
+	reg.MustRegister(m.refused, m.connections, m.acceptErrors, m.panics, m.reloads, m.revoked, m.locks, m.acts, m.signIn, &collector{g})
 	return m
 }
 

@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"fmt"
 	"sort"
 	"sync"
 
@@ -15,6 +16,7 @@ type registry struct {
 	unsigned  map[string]int // connections not signed in yet, by source
 	sessions  map[string]*core.Session
 	targets   map[string]*tally
+	places    map[place]int // sessions open, where that is bounded
 }
 
 // tally is the account of one target.
@@ -27,7 +29,7 @@ type tally struct {
 func newRegistry() *registry {
 	return &registry{
 		clients: map[*client]func(){}, listeners: map[*listener]int{}, unsigned: map[string]int{},
-		sessions: map[string]*core.Session{}, targets: map[string]*tally{},
+		sessions: map[string]*core.Session{}, targets: map[string]*tally{}, places: map[place]int{},
 	}
 }
 
@@ -40,12 +42,32 @@ func (r *registry) admit(c *client, l Limits) (why string) {
 		return "connections"
 	case r.listeners[c.listener] >= l.PerListener:
 		return "listener-connections"
-	case !c.local && r.unsigned[c.source] >= l.UnsignedPerSource:
+	case c.crowded(r, l):
 		return "unsigned-connections"
 	}
 	r.clients[c] = nil
 	r.listeners[c.listener]++
 	r.unsigned[c.source]++
+	return ""
+}
+
+// crowded reports whether a client's source has as many connections as it may have before they have signed in. A source
+// that is yet to be told by a proxy is not bounded: place tells then. r.mu is held.
+func (c *client) crowded(r *registry, l Limits) bool {
+	return !c.local && c.source != "" && r.unsigned[c.source] >= l.UnsignedPerSource
+}
+
+// place puts a connection to the source that its proxy told, or says in a word why not.
+func (r *registry) place(c *client, source string, local bool, l Limits) (why string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.signed(c.source)
+	c.source, c.local = source, local
+	full := c.crowded(r, l)
+	r.unsigned[c.source]++ // also of one that is turned away: it is removed like the others
+	if full {
+		return "unsigned-connections"
+	}
 	return ""
 }
 
@@ -105,20 +127,63 @@ func (r *registry) tally(target string) *tally {
 	return t
 }
 
-// reserve takes one of a target's places; release gives it back, once.
-func (r *registry) reserve(target string, limit int) (ok bool, release func()) {
+// place is what sessions are counted by beside their target. Without a target it is of all of them.
+type place struct{ target, issuer, subject, run string }
+
+// reserve takes a session's places: its target's, its identity's there and everywhere, its run's there. It takes all or
+// none, and says which one has no room; release gives them back, once.
+func (r *registry) reserve(t *core.Target, id *core.Identity, everywhere int) (full *core.Denial, release func()) {
+	type bound struct {
+		place
+		most int
+	}
+	var bounds []bound
+	if t.Limits.PerIdentity > 0 {
+		bounds = append(bounds, bound{place{target: t.Name, issuer: id.Issuer, subject: id.Subject}, t.Limits.PerIdentity})
+	}
+	if t.Limits.PerRun > 0 && id.Run != "" {
+		bounds = append(bounds, bound{place{target: t.Name, run: id.Run}, t.Limits.PerRun})
+	}
+	if everywhere > 0 {
+		bounds = append(bounds, bound{place{issuer: id.Issuer, subject: id.Subject}, everywhere})
+	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	t := r.tally(target)
-	if limit > 0 && t.open >= limit {
-		return false, nil
+	all := r.tally(t.Name)
+	if most := t.Limits.Sessions; most > 0 && all.open >= most {
+		return tooMany("limit-sessions", fmt.Sprintf("target %s has %d sessions open at this gateway, its limit", t.Name, most)), nil
 	}
-	t.open++
-	return true, sync.OnceFunc(func() {
+	for _, b := range bounds {
+		if r.places[b.place] < b.most {
+			continue
+		}
+		switch {
+		case b.run != "":
+			return tooMany("limit-sessions-run", fmt.Sprintf("run %s has %d sessions open with target %s at this gateway, its limit", b.run, b.most, t.Name)), nil
+		case b.target != "":
+			return tooMany("limit-sessions-identity", fmt.Sprintf("%s has %d sessions open with target %s at this gateway, the limit of one identity", b.subject, b.most, t.Name)), nil
+		default:
+			return tooMany("limit-sessions-identity", fmt.Sprintf("%s has %d sessions open at this gateway, the limit of one identity", b.subject, b.most)), nil
+		}
+	}
+	all.open++
+	for _, b := range bounds {
+		r.places[b.place]++
+	}
+	return nil, sync.OnceFunc(func() {
 		r.mu.Lock()
-		t.open--
-		r.mu.Unlock()
+		defer r.mu.Unlock()
+		all.open--
+		for _, b := range bounds {
+			if r.places[b.place]--; r.places[b.place] <= 0 {
+				delete(r.places, b.place)
+			}
+		}
 	})
+}
+
+func tooMany(rule, reason string) *core.Denial {
+	return &core.Denial{Rule: rule, Reason: reason, Hint: "close idle connections, or try again later"}
 }
 
 // opened lists a session; first reports that its client has signed in by it.
@@ -140,6 +205,13 @@ func (r *registry) closed(s *core.Session, end core.End) {
 	t := r.tally(s.Target.Name)
 	t.ended[end]++
 	t.done = t.done.Plus(totals)
+}
+
+// session finds an open session; nil: there is none of that id.
+func (r *registry) session(id string) *core.Session {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.sessions[id]
 }
 
 // list returns the open sessions, the oldest first.

@@ -47,27 +47,28 @@ type NewRun struct {
 	Targets []Reachable `json:"targets"`
 }
 
-// serveTargets adds what a client may know of itself and of its targets, and the beginning of a run.
-func (a *api) serveTargets(mux *http.ServeMux) {
-	mux.HandleFunc("GET /api/v1/identity", a.signedIn(func(_ context.Context, who core.Identity, _ *http.Request) (any, error) {
-		return who, nil
-	}))
-	mux.HandleFunc("GET /api/v1/targets", a.signedIn(func(ctx context.Context, who core.Identity, _ *http.Request) (any, error) {
-		return a.g.reachable(ctx, who, ""), nil
-	}))
-	mux.HandleFunc("POST /api/v1/runs", a.signedIn(a.newRun))
+// runOf is what a run is begun with.
+type runOf struct {
+	Run     string   `json:"run"`     // its id; none: a new one
+	Targets []string `json:"targets"` // none: all that the caller may open
+	TTL     string   `json:"ttl"`     // such as 30m
+}
+
+func runAbout(c *call) (string, map[string]any) {
+	b := c.body.(*runOf)
+	d := map[string]any{}
+	if len(b.Targets) > 0 {
+		d["targets"] = b.Targets
+	}
+	if b.TTL != "" {
+		d["ttl"] = b.TTL
+	}
+	return b.Run, d
 }
 
 // newRun makes the token of a run, and says how its targets are reached with it.
-func (a *api) newRun(ctx context.Context, who core.Identity, r *http.Request) (any, error) {
-	var body struct {
-		Run     string   `json:"run"`
-		Targets []string `json:"targets"`
-		TTL     string   `json:"ttl"`
-	}
-	if err := readBody(r, &body, `{"targets": ["…"], "ttl": "1h"}`); err != nil {
-		return nil, err
-	}
+func (a *api) newRun(ctx context.Context, c *call) (any, error) {
+	who, body := c.who, *c.body.(*runOf)
 	var ttl time.Duration
 	if body.TTL != "" {
 		var err error
@@ -105,6 +106,7 @@ func (a *api) newRun(ctx context.Context, who core.Identity, r *http.Request) (a
 		return nil, err
 	}
 	a.g.Log.Info("gateway: a run begins", "run", made.Run, "identity", who.Subject, "issuer", who.Issuer, "targets", body.Targets, "token", made.Token, "until", expires)
+	c.note = "run " + made.Run + ", token " + made.Token + ", until " + expires.UTC().Format(time.RFC3339)
 	out := NewRun{Run: made.Run, Expires: expires}
 	for _, t := range a.g.reachable(ctx, made, token) {
 		if slices.Contains(body.Targets, t.Name) {

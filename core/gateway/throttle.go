@@ -6,13 +6,15 @@ import (
 )
 
 // Failed sign-ins. A token is a signature that nobody guesses, so what has to be bounded is not guessing but what a
-// flood of failures costs: log lines, records, and work. Tokens that hold are never delayed.
+// flood of failures costs: log lines, records, and work. Tokens that hold are never delayed; lockout refuses who fails
+// too often.
 const (
 	window         = time.Minute
 	freeFailures   = 10 // of one source within the window; further ones are answered slowly and told of together
 	maxDelay       = 5 * time.Second
 	maxSources     = 10_000
 	maxToldOverall = 600 // within the window, of all sources
+	maxUserKey     = 128 // bytes of a name that count
 )
 
 type throttle struct {
@@ -31,16 +33,24 @@ func newThrottle(now func() time.Time) *throttle {
 	return &throttle{now: now, sources: map[string]*failures{}}
 }
 
-// failed counts a failed sign-in of source. tell says whether to log and record it; delay is how long its answer
-// should wait.
-func (t *throttle) failed(source string) (tell bool, delay time.Duration) {
+// failed counts a failed sign-in of source, in the name of a user if it has one. tell says whether to log and record it;
+// delay is how long its answer should wait. The name is only claimed, so it makes failures slow, wherever they come
+// from, and nothing else: or anybody could keep anybody out.
+func (t *throttle) failed(source, user string) (tell bool, delay time.Duration) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	n := t.count(source)
-	if n <= freeFailures {
-		return t.overall(), 0
+	n, slow := t.count(source), 0
+	if user != "" {
+		if len(user) > maxUserKey {
+			user = user[:maxUserKey]
+		}
+		slow = t.count("user " + user)
 	}
-	return false, min(time.Duration(n-freeFailures)*time.Second, maxDelay)
+	slow = max(n, slow)
+	if slow > freeFailures {
+		delay = min(time.Duration(slow-freeFailures)*time.Second, maxDelay)
+	}
+	return n <= freeFailures && t.overall(), delay
 }
 
 // tell counts something else worth a line for source, and says whether it is among the first of its kind.
@@ -48,6 +58,13 @@ func (t *throttle) tell(source, kind string) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return t.count(source+" "+kind) <= freeFailures && t.overall()
+}
+
+// first reports whether nothing of a key was counted within the window.
+func (t *throttle) first(key string) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.count(key) == 1
 }
 
 func (t *throttle) overall() bool {

@@ -28,13 +28,17 @@ const (
 	serverRenew = 30 * 24 * time.Hour
 )
 
-// LoadTLS makes the client leg's configuration from a given certificate and key (PEM files).
+// LoadTLS makes the client leg's configuration from a given certificate and key (PEM files), which may be replaced while the
+// gateway runs.
 func LoadTLS(cert, key string) (*tls.Config, error) {
-	pair, err := tls.LoadX509KeyPair(cert, key)
-	if err != nil {
-		return nil, fmt.Errorf("gateway: certificate %s: %w", cert, err)
+	own := &ownCert{cert: cert, key: key, now: time.Now}
+	if err := own.load(); err != nil {
+		return nil, err
 	}
-	return &tls.Config{MinVersion: tls.VersionTLS12, Certificates: []tls.Certificate{pair}}, nil
+	return &tls.Config{
+		MinVersion:     tls.VersionTLS12,
+		GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return own.certificate(), nil },
+	}, nil
 }
 
 // LocalTLS makes the client leg's configuration from a CA of this gateway's own, kept in dir and made at first use:

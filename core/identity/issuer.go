@@ -170,7 +170,7 @@ func (i *Issuer) make(g Grant, now time.Time, acting *actingFor) (Issued, error)
 		problem = fmt.Sprintf("a token holds at most %d groups", maxGroups)
 	}
 	if problem != "" {
-		return Issued{}, errors.New("identity: " + problem)
+		return Issued{}, core.Refusal("identity: " + problem)
 	}
 	now = now.Truncate(time.Second)
 	expires := now.Add(g.TTL)

@@ -66,7 +66,7 @@ func (p *Policy) decodePackage(v *core.Verdict, pkg string, rules map[string]any
 		if b, isBool := allowed.(bool); ok && !isBool {
 			return fmt.Errorf("allow is neither true nor false")
 		} else if !b {
-			deny(core.Denial{Rule: "access", Reason: "no policy lets this identity open this target", Hint: "ask the operator for access"})
+			deny(core.Denial{Rule: "access", Reason: unallowed(pkg), Hint: "ask the operator for access"})
 		}
 	}
 	if err := each("deny", func(o *fieldsOf) error {

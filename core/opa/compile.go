@@ -130,7 +130,9 @@ var nearly = map[string]string{
 }
 
 // isAccess reports whether a package is asked at Open rather than at Command and Columns.
-func isAccess(pkg string) bool { return pkg == "access" || strings.HasSuffix(pkg, ".access") }
+func isAccess(pkg string) bool {
+	return pkg == "access" || strings.HasSuffix(pkg, ".access") || pkg == AdminPackage
+}
 
 func askedOf(pkg string) []string {
 	if isAccess(pkg) {

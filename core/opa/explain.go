@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/open-policy-agent/opa/v1/ast"
 	"github.com/open-policy-agent/opa/v1/topdown"
@@ -60,7 +61,8 @@ func (p *Policy) Explain(ctx context.Context, e *core.Event) (x Explanation, ask
 	st := part.state(&q.footprint, e.Session)
 	input := p.input(q, e, part, &st)
 	t := &trace{rules: map[uint64]*Tried{}, firsts: map[*ast.Rule]*Tried{}, bodies: map[*Tried]ast.Body{}, packages: q.packages}
-	packages, err := q.eval(ctx, input, max(p.timeout, defaultTimeout), t)
+	most := max(p.timeout, defaultTimeout)
+	packages, err := q.eval(ctx, input, &deadline{ctx: ctx, at: time.Now().Add(most)}, most, t)
 	if err == nil {
 		x.Verdict, err = p.decode(q, packages)
 	}

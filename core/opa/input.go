@@ -98,7 +98,9 @@ type sessionPart struct {
 	identity, target             digest
 	identityTerm, targetTerm     *ast.Term
 	idTerm, runTerm, startedTerm *ast.Term
+	clientTerm                   *ast.Term
 
+	text              []byte // of identity and target, for a guest
 	own               digest // of what is this session's only
 	tables, runTables atomic.Pointer[tablesPart]
 }
@@ -116,6 +118,7 @@ func (p *Policy) newSessionPart(s *core.Session) *sessionPart {
 	id, t := &s.Identity, s.Target
 	part := &sessionPart{
 		idTerm: ast.StringTerm(s.ID), runTerm: ast.StringTerm(s.Run), startedTerm: ast.StringTerm(timeText(s.Started)),
+		clientTerm: ast.StringTerm(clientOf(s)),
 		identityTerm: object(
 			pair("subject", ast.StringTerm(id.Subject)), pair("issuer", ast.StringTerm(id.Issuer)),
 			pair("groups", stringArray(id.Groups)), pair("kind", ast.StringTerm(id.Kind)), pair("claims", anyTerm(id.Claims)),
@@ -136,8 +139,11 @@ func (p *Policy) newSessionPart(s *core.Session) *sessionPart {
 	b = b[:0]
 	j, _ := json.Marshal([]any{t.Name, s.Protocol, t.Labels})
 	part.target = digestOf(append(b, j...))
-	j, _ = json.Marshal([]string{s.ID, s.Run, timeText(s.Started)})
+	j, _ = json.Marshal([]string{s.ID, s.Run, timeText(s.Started), clientOf(s)})
 	part.own = digestOf(j)
+	if p.guest != nil {
+		part.text = p.sessionText(s, part)
+	}
 	return part
 }
 
@@ -160,8 +166,7 @@ func (p *Policy) input(q *question, e *core.Event, part *sessionPart, st *state)
 		event = append(event, pair("columns", columnTerms(e.Columns)))
 	}
 	if e.Result != nil && f.reads("event.result") {
-		event = append(event, pair("result", object(pair("status", ast.StringTerm(e.Result.Status)), pair("tag", ast.StringTerm(e.Result.Tag)),
-			pair("code", ast.StringTerm(e.Result.Code)), pair("rows", number(e.Result.Rows)))))
+		event = append(event, pair("result", resultObject(e.Result)))
 	}
 	if name := e.Session.Protocol; e.Detail != nil && !reserved[name] && f.reads("event."+name) {
 		event = append(event, pair(name, anyTerm(e.Detail)))
@@ -178,6 +183,10 @@ func (p *Policy) input(q *question, e *core.Event, part *sessionPart, st *state)
 		in = append(in, pair("time", ast.StringTerm(timeText(e.Time))))
 	}
 	return ast.NewObject(in...)
+}
+
+func resultObject(r *core.Result) *ast.Term {
+	return object(pair("status", ast.StringTerm(r.Status)), pair("tag", ast.StringTerm(r.Tag)), pair("code", ast.StringTerm(r.Code)), pair("rows", number(r.Rows)))
 }
 
 // reserved are the names under event that a protocol's own object cannot take.
@@ -227,29 +236,39 @@ func commandObject(c *core.Command) ast.Object {
 	resources := make([]*ast.Term, len(c.Resources))
 	for i, r := range c.Resources {
 		parts := [][2]*ast.Term{pair("kind", ast.StringTerm(r.Kind)), pair("name", ast.StringTerm(r.Name)), pair("use", stringArray(r.Use)), pair("columns", stringArray(r.Columns))}
-		for _, used := range [...]struct {
-			how     string
-			columns []string
-		}{{"indirect", r.Indirect}, {"copied", r.Copied}, {"transformed", r.Transformed}} {
+		for _, used := range usedOf(&c.Resources[i]) {
 			if len(used.columns) > 0 {
 				parts = append(parts, pair(used.how, stringArray(used.columns)))
 			}
 		}
 		resources[i] = object(parts...)
 	}
-	status := c.Status
-	if status == "" {
-		status = core.StatusIncomplete
-	}
 	return ast.NewObject(
 		pair("action", ast.StringTerm(c.Action)), pair("text", ast.StringTerm(c.Text)), pair("fingerprint", ast.StringTerm(c.Fingerprint)),
 		pair("effects", ast.ArrayTerm(effects...)), pair("resources", ast.ArrayTerm(resources...)),
-		pair("where", ast.BooleanTerm(c.Where)), pair("status", ast.StringTerm(string(status))), pair("reason", ast.StringTerm(c.Reason)),
+		pair("where", ast.BooleanTerm(c.Where)), pair("status", ast.StringTerm(string(statusOf(c)))), pair("reason", ast.StringTerm(c.Reason)),
 	)
 }
 
-// withParams returns a copy of a command with its parameters: texts, null, or {"hex": …} for what is no text.
-func withParams(o ast.Object, params []core.Param) ast.Object {
+func statusOf(c *core.Command) core.Status {
+	if c.Status == "" {
+		return core.StatusIncomplete
+	}
+	return c.Status
+}
+
+// usedColumns is one way in which columns are used besides being asked for.
+type usedColumns struct {
+	how     string
+	columns []string
+}
+
+func usedOf(r *core.Resource) [3]usedColumns {
+	return [...]usedColumns{{"indirect", r.Indirect}, {"copied", r.Copied}, {"transformed", r.Transformed}}
+}
+
+// paramTerms are the parameters: texts, null, or {"hex": …} for what is no text.
+func paramTerms(params []core.Param) *ast.Term {
 	terms := make([]*ast.Term, len(params))
 	for i, p := range params {
 		switch {
@@ -261,7 +280,12 @@ func withParams(o ast.Object, params []core.Param) ast.Object {
 			terms[i] = ast.StringTerm(string(p.Value))
 		}
 	}
-	out := ast.NewObject(pair("params", ast.ArrayTerm(terms...)))
+	return ast.ArrayTerm(terms...)
+}
+
+// withParams returns a copy of a command with its parameters.
+func withParams(o ast.Object, params []core.Param) ast.Object {
+	out := ast.NewObject(pair("params", paramTerms(params)))
 	o.Foreach(func(k, v *ast.Term) { out.Insert(k, v) })
 	return out
 }

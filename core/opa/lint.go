@@ -44,7 +44,7 @@ func Lint(ctx context.Context, where string, fsys fs.FS, protocols []string) ([]
 	if err != nil {
 		return nil, fmt.Errorf("opa: %w", err)
 	}
-	l := &linter{src: src, protocols: protocols}
+	l := &linter{src: src, protocols: append(slices.Clone(protocols), adminDetail)}
 	l.schema()
 	c := newCompiler().WithPathConflictsCheck(func(path []string) (bool, error) { return src.has(path), nil })
 	modules := map[string]*ast.Module{}

@@ -1,5 +1,8 @@
 // Package opa asks Rego for a verdict: at Open whether an identity may have a session, at Command and Columns what
 // may be done and what has to be hidden. It is asked once for a command or the shape of an answer, never for a row.
+//
+// Two engines evaluate a policy: OPA's topdown, and OPA's compiler to WebAssembly with a runtime of the gateway's
+// (engine.go, guest*.go). Topdown is the reference; the tests in engines*_test.go compare the two.
 package opa
 
 import (
@@ -37,7 +40,9 @@ type Config struct {
 	Timeout time.Duration
 	// CacheEntries bounds the verdicts that are kept. Default 8192; negative: none is kept.
 	CacheEntries int
-	Log          *slog.Logger
+	// Engine evaluates it. Default Auto.
+	Engine Engine
+	Log    *slog.Logger
 }
 
 // DefaultPackages are asked when a policy names none.
@@ -55,6 +60,9 @@ type Policy struct {
 	manifest              manifest
 	timeout               time.Duration
 	open, guard           *question // nil: not asked
+	guest                 *guest    // nil: topdown answers
+	why                   string    // it does
+	shown                 shown
 
 	reads, identifies fields // what of commands and identities is part of the key
 	commands          *lru[*core.Command, *commandPart]
@@ -105,6 +113,7 @@ func load(ctx context.Context, c Config) (*Policy, error) {
 	}
 	// What was read is JSON already, and nobody else has it: it need not be copied.
 	store := inmem.NewFromObjectWithOpts(src.data, inmem.OptReturnASTValuesOnRead(true), inmem.OptRoundTripOnWrite(false))
+	data := src.data
 	src.data = nil // the store has values of its own, and the compiler would keep this
 	var access, guard []string
 	for _, pkg := range packages {
@@ -114,10 +123,14 @@ func load(ctx context.Context, c Config) (*Policy, error) {
 			guard = append(guard, pkg)
 		}
 	}
-	if p.open, err = ask(ctx, compiler, store, access); err != nil {
+	if p.open, err = ask(ctx, compiler, store, "open", access); err != nil {
 		return nil, err
 	}
-	if p.guard, err = ask(ctx, compiler, store, guard); err != nil {
+	if p.guard, err = ask(ctx, compiler, store, "guard", guard); err != nil {
+		return nil, err
+	}
+	p.shown = shownBy(p.open, p.guard)
+	if err := p.engine(ctx, c.Engine, src.modules, data, compiler); err != nil {
 		return nil, err
 	}
 	for _, q := range []*question{p.open, p.guard} {
@@ -134,9 +147,10 @@ func load(ctx context.Context, c Config) (*Policy, error) {
 		p.verdicts = newLRU[key, *core.Verdict](n, func(k key) uint64 { return k.command[0] ^ k.columns[0] ^ k.identity[1] })
 	}
 	if c.Log != nil {
+		engine, _ := p.Engine()
 		for _, q := range []*question{p.open, p.guard} {
 			if q != nil {
-				c.Log.Debug("opa: policy loaded", "policy", c.Name, "revision", p.short, "packages", q.packages, "reads", q.footprint.paths, "uncached", q.footprint.volatile)
+				c.Log.Debug("opa: policy loaded", "policy", c.Name, "revision", p.short, "packages", q.packages, "engine", engine, "reads", q.footprint.paths, "uncached", q.footprint.volatile)
 			}
 		}
 	}
@@ -170,6 +184,9 @@ func choose(src *source, named []string) ([]string, error) {
 	}
 	if len(out) > 0 {
 		return out, unasked(src, out)
+	}
+	if only := []string{AdminPackage}; there[AdminPackage] {
+		return only, unasked(src, only)
 	}
 	var have []string
 	for n := range there {

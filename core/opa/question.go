@@ -4,20 +4,17 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strconv"
-	"strings"
 	"time"
 
 	"github.com/open-policy-agent/opa/v1/ast"
 	"github.com/open-policy-agent/opa/v1/metrics"
 	"github.com/open-policy-agent/opa/v1/storage"
 	"github.com/open-policy-agent/opa/v1/topdown"
-
-	"github.com/weir-gateway/weir/core"
 )
 
 // question is one prepared query for all rules that some packages define.
 type question struct {
+	name      string // open or guard
 	packages  []string
 	footprint footprint
 
@@ -31,40 +28,16 @@ type question struct {
 const answerVar = ast.Var("answer")
 
 // ask prepares one query for all rules that the packages define.
-func ask(ctx context.Context, c *ast.Compiler, store storage.Store, packages []string) (*question, error) {
+func ask(ctx context.Context, c *ast.Compiler, store storage.Store, name string, packages []string) (*question, error) {
 	if len(packages) == 0 {
 		return nil, nil
 	}
-	var b strings.Builder
-	var refs []ast.Ref
-	b.WriteString(string(answerVar) + " = {")
-	for i, pkg := range packages {
-		if i > 0 {
-			b.WriteString(", ")
-		}
-		b.WriteString(strconv.Quote(pkg) + ": {")
-		rules, first := rulesOf(c, pkg), true
-		for _, name := range askedOf(pkg) {
-			if len(rules[name]) == 0 {
-				continue
-			}
-			if !first {
-				b.WriteString(", ")
-			}
-			first = false
-			ref := append(packageRef(pkg), ast.StringTerm(name))
-			refs = append(refs, ref)
-			// A comprehension, so that a rule without an answer does not make the others undefined.
-			b.WriteString(strconv.Quote(name) + ": [x | x = " + ref.String() + "]")
-		}
-		b.WriteString("}")
-	}
-	b.WriteString("}")
-	parsed, err := ast.ParseBodyWithOpts(b.String(), parserOptions)
+	text, refs := questionText(c, packages)
+	parsed, err := ast.ParseBodyWithOpts(string(answerVar)+" = "+text, parserOptions)
 	if err != nil {
 		return nil, explain(err)
 	}
-	q := &question{packages: packages, footprint: footprintOf(c, refs), compiled: c.QueryCompiler(), compiler: c, store: store}
+	q := &question{name: name, packages: packages, footprint: footprintOf(c, refs), compiled: c.QueryCompiler(), compiler: c, store: store}
 	if q.body, err = q.compiled.Compile(parsed); err != nil {
 		return nil, explain(err)
 	}
@@ -72,33 +45,11 @@ func ask(ctx context.Context, c *ast.Compiler, store storage.Store, packages []s
 	return q, err
 }
 
-// eval asks about an input, within a time.
-func (q *question) eval(ctx context.Context, input ast.Value, most time.Duration, tracer topdown.QueryTracer) (packages map[string]any, err error) {
-	over := &deadline{ctx: ctx, at: time.Now().Add(most)}
-	query := topdown.NewQuery(q.body).WithQueryCompiler(q.compiled).WithCompiler(q.compiler).WithStore(q.store).WithTransaction(q.txn).
-		WithInput(ast.NewTerm(input)).WithStrictBuiltinErrors(true).WithMetrics(metrics.NoOp()).WithCancel(over).
-		WithIndexing(tracer == nil).WithEarlyExit(tracer == nil)
-	if tracer != nil {
-		query = query.WithQueryTracer(tracer)
-	}
-	var answer ast.Value
-	n := 0
-	err = query.Iter(ctx, func(r topdown.QueryResult) error {
-		if t := r[answerVar]; t != nil {
-			answer = t.Value
-		}
-		n++
-		return nil
-	})
-	switch {
-	case err != nil && ctx.Err() != nil:
-		return nil, fmt.Errorf("not evaluated: %w", ctx.Err())
-	case err != nil && over.reached:
-		return nil, fmt.Errorf("not evaluated within %v: %w", most, context.DeadlineExceeded)
-	case err != nil:
-		return nil, withoutValues(err)
-	case n != 1 || answer == nil:
-		return nil, errors.New("no answer")
+// eval asks topdown about an input, within a time.
+func (q *question) eval(ctx context.Context, input ast.Value, over *deadline, most time.Duration, tracer topdown.QueryTracer) (packages map[string]any, err error) {
+	answer, err := q.answer(ctx, input, over, most, tracer)
+	if err != nil {
+		return nil, err
 	}
 	j, err := ast.JSON(answer)
 	if err != nil {
@@ -109,6 +60,49 @@ func (q *question) eval(ctx context.Context, input ast.Value, most time.Duration
 		return nil, errors.New("no answer")
 	}
 	return packages, nil
+}
+
+// answer evaluates the query. A built-in function that panics has failed: bits.lsh does for a distance that no memory has.
+func (q *question) answer(ctx context.Context, input ast.Value, over *deadline, most time.Duration, tracer topdown.QueryTracer) (answer ast.Value, err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			answer, err = nil, errors.New("the evaluation failed: it panicked")
+		}
+	}()
+	query := topdown.NewQuery(q.body).WithQueryCompiler(q.compiled).WithCompiler(q.compiler).WithStore(q.store).WithTransaction(q.txn).
+		WithInput(ast.NewTerm(input)).WithStrictBuiltinErrors(true).WithMetrics(metrics.NoOp()).WithCancel(over).
+		WithIndexing(tracer == nil).WithEarlyExit(tracer == nil)
+	if tracer != nil {
+		query = query.WithQueryTracer(tracer)
+	}
+	n := 0
+	err = query.Iter(ctx, func(r topdown.QueryResult) error {
+		if t := r[answerVar]; t != nil {
+			answer = t.Value
+		}
+		n++
+		return nil
+	})
+	switch {
+	case err != nil && (ctx.Err() != nil || over.reached):
+		return nil, late(ctx, context.DeadlineExceeded, most)
+	case err != nil:
+		return nil, withoutValues(err)
+	case n != 1 || answer == nil:
+		return nil, errors.New("no answer")
+	}
+	return answer, nil
+}
+
+// late says that there was no time left.
+func late(ctx context.Context, err error, most time.Duration) error {
+	switch {
+	case ctx.Err() != nil:
+		return fmt.Errorf("not evaluated: %w", ctx.Err())
+	case errors.Is(err, context.DeadlineExceeded):
+		return fmt.Errorf("not evaluated within %v: %w", most, err)
+	}
+	return err
 }
 
 // deadline ends an evaluation. It is asked at each step, which is cheaper than a timer and a goroutine for each
@@ -141,13 +135,4 @@ func withoutValues(err error) error {
 		return fmt.Errorf("the evaluation failed: %s", t.Code)
 	}
 	return fmt.Errorf("%s:%d: the evaluation failed: %s", t.Location.File, t.Location.Row, t.Code)
-}
-
-// eval asks OPA.
-func (p *Policy) eval(ctx context.Context, q *question, e *core.Event, part *sessionPart, st *state) (core.Verdict, error) {
-	packages, err := q.eval(ctx, p.input(q, e, part, st), p.timeout, nil)
-	if err != nil {
-		return core.Verdict{}, err
-	}
-	return p.decode(q, packages)
 }

@@ -26,7 +26,7 @@ const (
 // sessionAsks and runAsks are the fields that may be part of a key.
 var (
 	sessionAsks = map[string]asks{
-		"id": askSession, "run": askSession, "started": askSession, "in_transaction": askTransaction,
+		"id": askSession, "run": askSession, "started": askSession, "client": askSession, "in_transaction": askTransaction,
 		"tables_read": askTables, "tables_written": askTables, "tables_complete": askTables,
 	}
 	runAsks = map[string]asks{
@@ -134,7 +134,7 @@ func counts(t core.Totals) [][2]*ast.Term {
 // sessionObject is input.session.
 func sessionObject(s *core.Session, part *sessionPart, st *state) *ast.Term {
 	pairs := [][2]*ast.Term{
-		pair("id", part.idTerm), pair("run", part.runTerm), pair("started", part.startedTerm), pair("in_transaction", ast.BooleanTerm(st.inTransaction)),
+		pair("id", part.idTerm), pair("run", part.runTerm), pair("started", part.startedTerm), pair("client", part.clientTerm), pair("in_transaction", ast.BooleanTerm(st.inTransaction)),
 	}
 	return object(append(append(pairs, counts(s.Totals())...), st.tables.pairs()...)...)
 }

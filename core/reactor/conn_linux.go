@@ -73,6 +73,8 @@ func duplicate(c net.Conn) (int, error) {
 		raw, err = c.SyscallConn()
 	case *net.UnixConn:
 		raw, err = c.SyscallConn()
+	case interface{ Socket() net.Conn }: // a socket with nothing read ahead of who reads it; nil: something is
+		return duplicate(c.Socket())
 	default:
 		return 0, os.ErrInvalid
 	}

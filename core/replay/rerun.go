@@ -6,6 +6,8 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
+	"net"
+	"net/netip"
 
 	"github.com/weir-gateway/weir/core"
 )
@@ -56,6 +58,9 @@ func (r *Rerun) Event(rec *core.Record) (*core.Event, Past, error) {
 			r.tells, _ = r.Protocol(f.Protocol).(core.Transactions)
 		}
 		r.session.Hello = core.Hello{Target: r.session.Target, User: f.User, TLS: f.TLS, Details: f.Details}
+		if a, err := netip.ParseAddrPort(f.Client); err == nil {
+			r.session.Hello.Client = net.TCPAddrFromAddrPort(a)
+		}
 	}
 	if r.session == nil {
 		return nil, past, fmt.Errorf("replay: record %d: a %s stands before the session's opening", rec.Seq, rec.Kind)

@@ -48,7 +48,7 @@ test_rows_of_a_run if rules == {"budget-run-rows"} with input as of_run({"rows":
 
 test_bytes_of_a_run if rules == {"budget-run-bytes"} with input as of_run({"bytes_to_client": 200}, asked("agent", "read", {})) with data.budgets as small
 
-test_no_bound_where_none_is_written if count(rules) == 0 with input as asked("agent", "read", {"bytes_to_client": 1e12}) with data.budgets as {"session": {"agent": {"rows": 10}}}
+test_no_bound_where_none_is_written if count(rules) == 0 with input as asked("agent", "read", {"bytes_to_client": 1000000000000}) with data.budgets as {"session": {"agent": {"rows": 10}}}
 
 test_nobody_without_a_budget if rules == {"budget-missing"} with input as asked("robot", "read", {}) with data.budgets as small
 

@@ -55,8 +55,10 @@ func appendRefusal(dst []byte, severity string, d *core.Denial) []byte {
 		code = codeIOError
 	case core.RuleCancelled:
 		code = codeQueryCanceled
-	case "limit-rows", "limit-bytes", "limit-time", "limit-sessions":
+	case "limit-rows", "limit-bytes", "limit-time":
 		code = codeProgramLimitExceeded
+	case "limit-sessions", "limit-sessions-identity", "limit-sessions-run":
+		code = codeTooManyConnections
 	}
 	return appendError(dst, severity, code, message, "rule "+d.Rule, d.Hint)
 }

@@ -137,7 +137,12 @@ func (h *handler) enter(ctx context.Context, conn net.Conn, g core.Gate, stop fu
 	if t.Limits.SignIn > 0 {
 		_ = conn.SetDeadline(time.Now().Add(t.Limits.SignIn))
 	}
-	token, err := s.readToken()
+	var token string
+	if c, ok := g.(core.Certifier); ok && c.Certified(t, s.peer()) {
+		err = s.noToken()
+	} else {
+		token, err = s.readToken()
+	}
 	if errors.Is(err, os.ErrDeadlineExceeded) {
 		stop() // or it would take the farewell's time away
 		reason := "no token came within limits.sign_in"
@@ -154,7 +159,7 @@ func (h *handler) enter(ctx context.Context, conn net.Conn, g core.Gate, stop fu
 		details["application_name"] = app
 	}
 	session, err := g.Open(ctx, core.Hello{
-		Target: t, Client: conn.RemoteAddr(), Token: token, User: s.get("user"), TLS: s.encrypted, Details: details,
+		Target: t, Client: conn.RemoteAddr(), Token: token, User: s.get("user"), TLS: s.encrypted, Peer: s.peer(), Details: details,
 	})
 	if err != nil {
 		return nil, h.farewell(conn, err)

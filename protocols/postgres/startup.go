@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -227,6 +228,24 @@ func (s *startup) readToken() (string, error) {
 		return "", malformed("malformed password message")
 	}
 	return string(b[:len(b)-1]), nil
+}
+
+// noToken is readToken for a client whose certificate says who it is.
+func (s *startup) noToken() error {
+	if tell := s.negotiate(nil); len(tell) > 0 {
+		if _, err := s.conn.Write(tell); err != nil {
+			return errGone
+		}
+	}
+	return nil
+}
+
+// peer is the chain of certificates that the client has shown.
+func (s *startup) peer() []*x509.Certificate {
+	if t, ok := s.conn.(*tls.Conn); ok {
+		return t.ConnectionState().PeerCertificates
+	}
+	return nil
 }
 
 // loopback reports whether both ends are on this machine.

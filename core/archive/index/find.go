@@ -60,6 +60,9 @@ func (q *Query) plain() *where {
 			w.add(f.column+" = ?", f.value)
 		}
 	}
+	if q.Except != "" {
+		w.add("protocol <> ?", q.Except)
+	}
 	if !q.Since.IsZero() {
 		w.add("started >= ?", q.Since.UnixNano())
 	}

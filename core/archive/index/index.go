@@ -77,6 +77,7 @@ type Index struct {
 // Query says which sessions are wanted. Zero fields do not restrict.
 type Query struct {
 	Identity, Target, Protocol, Run string
+	Except                          string    // a protocol whose sessions are left out
 	Since, Until                    time.Time // of the start
 	// Grep stands in a command's text or in the name of something it touches; or each of its words is a word of what the
 	// session sent as parameters or got back. Case does not matter.

@@ -62,7 +62,7 @@ func run(out string, rounds, size, commands int) error {
 	ctx := context.Background()
 	var lines []line
 	for _, measure := range []func(context.Context, int) ([]line, error){
-		asking, indexed,
+		asking, profiles, indexed,
 		func(ctx context.Context, rounds int) ([]line, error) {
 			return backtest(ctx, max(1, rounds/2), commands)
 		},
@@ -134,7 +134,8 @@ func page(lines []line, rounds int) string {
 	b.WriteString(`
 The realistic policy is ` + "`core/opa/bench/realistic.rego`" + `: six groups of rules over 1,000 entries. It is asked about a read, a
 write, a join of four tables, a call and a schema change in turn. The question is everything that a statement waits for:
-the key, the input, the evaluation and reading the answer.
+the key, the input, the evaluation and reading the answer. "wasm" is the policy compiled to WebAssembly, "topdown" OPA's
+interpreter; what does not name one runs on what ` + "`engine: auto`" + ` chooses.
 `)
 	return b.String()
 }
@@ -265,6 +266,9 @@ func mixed(s *core.Session, i int) *core.Event {
 	return statement(s, "alter", core.EffectDDL, true, "", i%1000)
 }
 
+// targets are what an evaluation may take on each engine, in µs.
+var targets = map[opa.Engine]float64{opa.WASM: 25, opa.Topdown: 130}
+
 // asking measures the realistic policy.
 func asking(ctx context.Context, rounds int) ([]line, error) {
 	s := session()
@@ -279,18 +283,23 @@ func asking(ctx context.Context, rounds int) ([]line, error) {
 		}
 	}
 	policy := files("p.rego", realistic, "data.json", load1000())
-	never, err := opa.Load(ctx, opa.Config{Name: "realistic", FS: policy, CacheEntries: -1})
-	if err != nil {
-		return nil, err
+	var lines []line
+	for _, engine := range []opa.Engine{opa.WASM, opa.Topdown} {
+		start := processed()
+		never, err := opa.Load(ctx, opa.Config{Name: "realistic", FS: policy, CacheEntries: -1, Engine: engine})
+		if err != nil {
+			return nil, err
+		}
+		loaded := float64((processed() - start).Microseconds()) / 1e3
+		lines = append(lines, line{what: "realistic policy on " + string(engine) + ", loaded", unit: "ms", median: loaded, least: loaded})
+		m, l := timed(rounds, func(i int) { ask(never, events[i%len(events)]) })
+		lines = append(lines, line{what: "realistic policy on " + string(engine) + ", nothing kept", unit: "µs", median: m, least: l, target: targets[engine]})
 	}
 	kept, err := opa.Load(ctx, opa.Config{Name: "realistic", FS: policy})
 	if err != nil {
 		return nil, err
 	}
-	var lines []line
-	m, l := timed(rounds, func(i int) { ask(never, events[i%len(events)]) })
-	lines = append(lines, line{what: "realistic policy, nothing kept", unit: "µs", median: m, least: l, target: 130})
-	m, l = timed(rounds, func(i int) { ask(kept, events[i%100]) })
+	m, l := timed(rounds, func(i int) { ask(kept, events[i%100]) })
 	lines = append(lines, line{what: "realistic policy, the verdict is kept", unit: "µs", median: m, least: l})
 	// One in a hundred is of a shape that was never seen: it is made before, so that only the question is timed.
 	fresh, next := make([]*core.Event, 1<<16), 0
@@ -320,21 +329,59 @@ func indexed(ctx context.Context, rounds int) ([]line, error) {
 	for i := range 1000 {
 		fmt.Fprintf(&b, "deny contains {\"rule\": \"r%d\"} if {\n\tinput.event.command.action == \"a%d\"\n\tinput.target.name == \"orders\"\n}\n", i, i)
 	}
-	p, err := opa.Load(ctx, opa.Config{Name: "indexed", FS: files("p.rego", b.String()), CacheEntries: -1})
-	if err != nil {
-		return nil, err
-	}
 	s := session()
 	events := make([]*core.Event, 100)
 	for i := range events {
 		events[i] = statement(s, fmt.Sprint("a", i*10), core.EffectRead, true, "", i)
 	}
-	var failed error
-	m, l := timed(rounds, func(i int) {
-		v, err := p.Inspect(ctx, events[i%len(events)])
-		if err != nil || v.Deny == nil {
-			failed = fmt.Errorf("no rule of 1,000 has fired: %w", err)
+	var lines []line
+	for _, engine := range []opa.Engine{opa.Auto, opa.WASM} {
+		p, err := opa.Load(ctx, opa.Config{Name: "indexed", FS: files("p.rego", b.String()), CacheEntries: -1, Engine: engine})
+		if err != nil {
+			return nil, err
 		}
-	})
-	return []line{{what: "1,000 rules, indexed, one of which holds", unit: "µs", median: m, least: l, target: 20}}, failed
+		var failed error
+		m, l := timed(rounds, func(i int) {
+			v, err := p.Inspect(ctx, events[i%len(events)])
+			if err != nil || v.Deny == nil {
+				failed = fmt.Errorf("no rule of 1,000 has fired: %w", err)
+			}
+		})
+		if failed != nil {
+			return nil, failed
+		}
+		measured := line{what: "1,000 rules, indexed, one of which holds", unit: "µs", median: m, least: l, target: 20}
+		if engine == opa.WASM {
+			measured.what, measured.target = "1,000 rules, one of which holds, on wasm, which has no index", 0
+		}
+		lines = append(lines, measured)
+	}
+	return lines, nil
+}
+
+// profiles measures the shipped profile standard, which says a lot about each statement.
+func profiles(ctx context.Context, rounds int) ([]line, error) {
+	s := session()
+	events := make([]*core.Event, 1000)
+	for i := range events {
+		events[i] = mixed(s, i)
+	}
+	var lines []line
+	for _, engine := range []opa.Engine{opa.WASM, opa.Topdown} {
+		p, err := opa.Load(ctx, opa.Config{Name: "standard", Path: "policies/standard", CacheEntries: -1, Engine: engine})
+		if err != nil {
+			return nil, err
+		}
+		var failed error
+		m, l := timed(rounds, func(i int) {
+			if _, err := p.Inspect(ctx, events[i%len(events)]); err != nil {
+				failed = err
+			}
+		})
+		if failed != nil {
+			return nil, failed
+		}
+		lines = append(lines, line{what: "profile standard on " + string(engine) + ", nothing kept", unit: "µs", median: m, least: l})
+	}
+	return lines, nil
 }
