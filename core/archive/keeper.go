@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"slices"
 	"strings"
 	"time"
@@ -199,7 +200,11 @@ func (k *keeper) putKeys(ctx context.Context, batch []item) error {
 		if !ok {
 			return errors.New("archive: this kind of store keeps no recording keys, and what is recorded is encrypted")
 		}
-		if err := keys.PutKey(ctx, m.key, m.msg.Data()); err != nil {
+		_, err := keys.Key(ctx, m.key) // what is there may have been wrapped for others since
+		if errors.Is(err, fs.ErrNotExist) {
+			err = keys.PutKey(ctx, m.key, m.msg.Data())
+		}
+		if err != nil {
 			return err
 		}
 	}

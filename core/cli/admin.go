@@ -18,10 +18,10 @@ import (
 	"github.com/weir-gateway/weir/core/ledger"
 )
 
-// admin makes what judges the acts at the admin address; nil: there is no policy for them.
-func (l *loader) admin() core.Plugin {
+// admin makes what judges acts, or the reading of recordings; nil: there is no policy for them.
+func (l *loader) admin(at string, names []string) core.Plugin {
 	var steps []chain.Step
-	for _, name := range l.c.Admin.Chain {
+	for _, name := range names {
 		s, ok := l.steps[name]
 		if !ok {
 			return nil // its own problem was told
@@ -33,7 +33,7 @@ func (l *loader) admin() core.Plugin {
 	}
 	made, err := chain.Options{Log: l.log}.New(steps...)
 	if err != nil {
-		l.fail("admin.chain", "", err)
+		l.fail(at, "", err)
 		return nil
 	}
 	return made

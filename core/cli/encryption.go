@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/weir-gateway/weir/core/config"
+	"github.com/weir-gateway/weir/core/gateway"
 	"github.com/weir-gateway/weir/core/keyring"
 	"github.com/weir-gateway/weir/core/ledger"
 )
@@ -67,26 +68,39 @@ func openRecordings(c *config.Config, makes bool, log *slog.Logger) (*recordings
 	return r, nil
 }
 
-// maker makes recording keys for a journal; nil where nothing is encrypted.
-func (r *recordings) maker(gateway string) func(subject, issuer, session string) (*ledger.RecordingKey, []byte, error) {
-	if len(r.to) == 0 {
+// recordingKeys makes recording keys for a journal; nil where nothing is encrypted. Whom they are wrapped for is read each
+// time, so that a local key that was rotated counts at once.
+func recordingKeys(c *config.Config, gateway string, log *slog.Logger) func(subject, issuer, session string) (*ledger.RecordingKey, []byte, error) {
+	if !c.Encryption.On() {
 		return nil
 	}
 	return func(subject, issuer, session string) (*ledger.RecordingKey, []byte, error) {
+		r, err := openRecordings(c, true, log)
+		if err != nil {
+			return nil, nil, err
+		}
 		return keyring.Make(keyring.Record{Subject: subject, Issuer: issuer, Session: session, Gateway: gateway, Created: time.Now()}, r.to...)
 	}
 }
 
-// openReading opens an archive to read what was recorded, encrypted sessions as far as keys are at hand: that of the
-// configuration, or the one that where names.
-func (a *app) openReading(ctx context.Context, path, where string) (keyring.Reader, error) {
+// openReading opens an archive to read some sessions, encrypted ones as far as keys are at hand: that of the configuration, if
+// one may, or the copy that where names.
+func (a *app) openReading(ctx context.Context, path, where string, r gateway.Reading) (keyring.Reader, error) {
 	if where == "" {
 		c, err := load(path)
+		if err == nil {
+			err = a.reads(ctx, c, r)
+		}
 		if err != nil {
 			return keyring.Reader{}, err
 		}
 		return a.openReadingOf(ctx, c)
 	}
+	return a.openCopy(ctx, where)
+}
+
+// openCopy opens an archive without a configuration.
+func (a *app) openCopy(ctx context.Context, where string) (keyring.Reader, error) {
 	s, err := openStore(ctx, where)
 	if err != nil {
 		return keyring.Reader{}, err
@@ -94,7 +108,7 @@ func (a *app) openReading(ctx context.Context, path, where string) (keyring.Read
 	return a.readingOf(nil, s)
 }
 
-// openReadingOf is openReading of a configuration's first store.
+// openReadingOf opens a configuration's first store, for who may.
 func (a *app) openReadingOf(ctx context.Context, c *config.Config) (keyring.Reader, error) {
 	s, err := openConfigured(ctx, c, &c.Archive[0], true)
 	if err != nil {

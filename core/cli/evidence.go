@@ -57,11 +57,7 @@ func (e *evidence) open(ctx context.Context, c *config.Config, role string, j jo
 		}
 		j.Archive = e.stores[0].Store
 	}
-	rec, err := openRecordings(c, true, log)
-	if err != nil {
-		return err
-	}
-	j.Keys = rec.maker(j.Gateway)
+	j.Keys = recordingKeys(c, j.Gateway, log)
 	if e.journal, err = journal.Open(ctx, j); err != nil || role == roleGateway {
 		return err
 	}

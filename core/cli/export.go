@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/weir-gateway/weir/core/archive/bundle"
+	"github.com/weir-gateway/weir/core/gateway"
 	"github.com/weir-gateway/weir/core/keyring"
 	"github.com/weir-gateway/weir/core/ledger"
 	"github.com/weir-gateway/weir/core/replay"
@@ -42,6 +43,15 @@ func (a *app) export() *cobra.Command {
 }
 
 func (a *app) exportTo(ctx context.Context, path, dir, log, key, id, file string) (err error) {
+	if dir == "" {
+		c, err := load(path)
+		if err == nil {
+			err = a.reads(ctx, c, gateway.Reading{Sessions: []string{id}, How: "export"})
+		}
+		if err != nil {
+			return err
+		}
+	}
 	store, ring, err := a.places(ctx, path, dir, &log, &key)
 	if err != nil {
 		return err

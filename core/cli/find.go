@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -12,6 +13,7 @@ import (
 	"github.com/weir-gateway/weir/core"
 	"github.com/weir-gateway/weir/core/archive/index"
 	"github.com/weir-gateway/weir/core/config"
+	"github.com/weir-gateway/weir/core/gateway"
 	"github.com/weir-gateway/weir/core/replay"
 )
 
@@ -82,6 +84,15 @@ func (a *app) finds(ctx context.Context, c *config.Config, q index.Query) ([]fou
 	defer x.Close()
 	touches, err := x.Touches(ctx, q)
 	if err != nil {
+		return nil, err
+	}
+	ids := make([]string, len(touches))
+	for i := range touches {
+		ids[i] = touches[i].Session
+	}
+	slices.Sort(ids)
+	what := strings.TrimSpace(q.Resource + " " + q.Use)
+	if err := a.reads(ctx, c, gateway.Reading{Sessions: slices.Compact(ids), How: "find", Query: what}); err != nil {
 		return nil, err
 	}
 	store, err := a.openReadingOf(ctx, c)

@@ -102,7 +102,7 @@ func TestHoldAndPurge(t *testing.T) {
 	if out := p.must("purge"); !strings.HasPrefix(out, "removed: 1 session; kept under legal hold: 0") {
 		t.Error(out)
 	}
-	if out := p.must("verify", "--all"); !strings.HasPrefix(out, "verified: 1 session,") || !strings.Contains(out, "3 removed") {
+	if out := p.must("verify", "--all"); !strings.HasPrefix(out, "verified: 2 sessions,") || !strings.Contains(out, "3 removed") {
 		t.Error(out)
 	}
 	if code, _, text := p.weir("hold", ids[0], "--reason", "too late"); code != exitNo {

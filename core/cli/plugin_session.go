@@ -52,7 +52,7 @@ func (a *app) testSession(ctx context.Context, g *guest, config map[string]any, 
 		return no(err)
 	}
 	r := &rerun{steps: steps}
-	err = a.play(ctx, t.config, t.archive, t.id, func(ctx context.Context, store core.Store, o replay.Options) error {
+	err = a.play(ctx, "plugin test", t.config, t.archive, t.id, func(ctx context.Context, store core.Store, o replay.Options) error {
 		r.reader = o.Reader
 		for rec, err := range replay.Records(ctx, store, t.id) {
 			if err != nil {

@@ -108,6 +108,13 @@ func (a *app) backtest(ctx context.Context, cfg *config.Config, p *opa.Policy, q
 	if err != nil {
 		return nil, unreachable(err)
 	}
+	ids := make([]string, len(sessions))
+	for i := range sessions {
+		ids[i] = sessions[i].ID
+	}
+	if err := a.reads(ctx, cfg, gateway.Reading{Sessions: ids, How: "policy backtest"}); err != nil {
+		return nil, err
+	}
 	store, err := a.openReadingOf(ctx, cfg)
 	if err != nil {
 		return nil, err

@@ -207,7 +207,7 @@ func (a *app) said(ctx context.Context, cfg *config.Config, w explainWhat, text 
 
 // recorded makes the event of one record, with the counts of its session and of its run as they were.
 func (a *app) recorded(ctx context.Context, cfg *config.Config, w explainWhat) (found *core.Event, err error) {
-	err = a.play(ctx, w.config, w.archive, w.session, func(ctx context.Context, store core.Store, _ replay.Options) error {
+	err = a.play(ctx, "policy explain", w.config, w.archive, w.session, func(ctx context.Context, store core.Store, _ replay.Options) error {
 		sessions, wanted := a.runOf(ctx, cfg, w.session)
 		reruns := make([]replay.Rerun, len(sessions))
 		for i := range reruns {

@@ -42,13 +42,15 @@ func (l *loader) policies(ctx context.Context) {
 			l.failLines(at, err)
 			continue
 		}
-		if admin := slices.Contains(l.c.Admin.Chain, p.Name); admin != policy.Admin() {
-			if admin {
-				l.fail(at, "such as builtin:admin", fmt.Errorf("policy %q has no package %s, which is what admin.chain asks", p.Name, opa.AdminPackage))
-			} else {
-				l.fail(at, "name it in admin.chain", fmt.Errorf("policy %q has the package %s, which no chain of a target asks", p.Name, opa.AdminPackage))
+		for _, x := range []struct {
+			at, pkg string
+			names   []string
+		}{{"admin.chain", opa.AdminPackage, l.c.Admin.Chain}, {"admin.recordings", opa.ReplayPackage, l.c.Admin.Recordings}} {
+			if slices.Contains(x.names, p.Name) && policy.Judges() != x.pkg {
+				l.fail(at, "such as builtin:"+strings.TrimPrefix(x.pkg, "weir."), fmt.Errorf("policy %q has no package %s, which is what %s asks", p.Name, x.pkg, x.at))
+			} else if !slices.Contains(x.names, p.Name) && policy.Judges() == x.pkg {
+				l.fail(at, "name it in "+x.at, fmt.Errorf("policy %q has the package %s, which no chain of a target asks", p.Name, x.pkg))
 			}
-			continue
 		}
 		if l.dry {
 			engine, why := policy.Engine()

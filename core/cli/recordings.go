@@ -18,7 +18,7 @@ func (a *app) keys() *cobra.Command {
 	rotate := &cobra.Command{
 		Use:   "rotate",
 		Short: "Make a new local key; the old ones stay, to read",
-		Long: "Make a new local key, before the old ones in keys/recordings.key in data. Gateways use it from their next start on. With `weir keys\n" +
+		Long: "Make a new local key, before the old ones in keys/recordings.key in data. It counts at once, where this data folder is. With `weir keys\n" +
 			"rewrap` everything that was recorded is wrapped for it, and the old ones can be deleted from the file.",
 		Example: "  weir keys rotate && weir keys rewrap",
 		Args:    cobra.NoArgs,

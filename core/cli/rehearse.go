@@ -27,7 +27,7 @@ func (a *app) rehearse(ctx context.Context, path, dir string, ids []string, s se
 	if ip := net.ParseIP(host); err != nil || host != "localhost" && (ip == nil || !ip.IsLoopback()) {
 		return use(fmt.Errorf("--serve %s: give a host:port of this machine, such as 127.0.0.1:15433: nobody is asked who they are", s.address))
 	}
-	store, err := a.openReading(ctx, path, dir)
+	store, err := a.openReading(ctx, path, dir, gateway.Reading{Sessions: ids, How: "replay --serve"})
 	if err != nil {
 		return err
 	}

@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/weir-gateway/weir/core"
+	"github.com/weir-gateway/weir/core/gateway"
 	"github.com/weir-gateway/weir/core/replay"
 )
 
@@ -23,7 +24,7 @@ func (a *app) show() *cobra.Command {
 		Example: "  weir show 01jd2t0000000000000000000\n  weir show 01jd2t0000000000000000000 -o json",
 		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return a.play(cmd.Context(), path, dir, args[0], func(ctx context.Context, s core.Store, o replay.Options) error {
+			return a.play(cmd.Context(), "show", path, dir, args[0], func(ctx context.Context, s core.Store, o replay.Options) error {
 				if output == "json" {
 					return replay.JSON(ctx, a.out, s, args[0], o)
 				}
@@ -76,7 +77,7 @@ func (a *app) replay() *cobra.Command {
 			if s.address != "" {
 				return a.rehearse(cmd.Context(), path, dir, args, s)
 			}
-			return a.play(cmd.Context(), path, dir, args[0], func(ctx context.Context, s core.Store, found replay.Options) error {
+			return a.play(cmd.Context(), "replay", path, dir, args[0], func(ctx context.Context, s core.Store, found replay.Options) error {
 				o.Reader, o.Color, o.MaxGap = found.Reader, found.Color, time.Duration(gap)
 				if format == "json" {
 					return replay.JSON(ctx, a.out, s, args[0], o)
@@ -104,8 +105,8 @@ func (a *app) archiveFlag(c *cobra.Command, dir *string) {
 }
 
 // play opens the archive and finds out who can read the session's bytes.
-func (a *app) play(ctx context.Context, config, dir, id string, f func(context.Context, core.Store, replay.Options) error) error {
-	store, err := a.openReading(ctx, config, dir)
+func (a *app) play(ctx context.Context, how, config, dir, id string, f func(context.Context, core.Store, replay.Options) error) error {
+	store, err := a.openReading(ctx, config, dir, gateway.Reading{Sessions: []string{id}, How: how})
 	if err != nil {
 		return err
 	}

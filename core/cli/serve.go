@@ -159,7 +159,7 @@ func (a *app) runGateway(ctx context.Context, path, role string, log *slog.Logge
 	asked := make(chan chan error)
 	g, err = gateway.New(gateway.Config{
 		Name: name, Boot: boot, Protocols: a.Protocols, Journal: e.journal, Lost: e.journal.Lost, Approvals: approvals, Revocations: revoked, SignIn: signIn,
-		Holds: e.holds(cfg), Version: version, Reread: func(ctx context.Context) error { return reread(ctx, asked) },
+		Holds: e.holds(cfg), Recordings: e.recordings(), Version: version, Reread: func(ctx context.Context) error { return reread(ctx, asked) },
 		Admin: cfg.Listen.Admin, Where: fmt.Sprintf("%s:%d", cfg.File, cfg.Line("listen.admin")),
 		Limits: gateway.Limits{
 			Connections: cfg.Listen.Connections, PerListener: cfg.Listen.ListenerConnections, UnsignedPerSource: cfg.Listen.UnsignedPerSourceMax,

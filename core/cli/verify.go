@@ -85,7 +85,7 @@ func (a *app) places(ctx context.Context, config, where string, log, key *string
 		beside = c.Data
 		reader, err = a.openReadingOf(ctx, c)
 	} else {
-		reader, err = a.openReading(ctx, config, where)
+		reader, err = a.openCopy(ctx, where)
 	}
 	if err != nil {
 		return nil, nil, err

@@ -84,7 +84,7 @@ func (w *wiring) settings(ctx context.Context, c *config.Config) (gateway.Settin
 	}
 	s.Verifier = l.verifier(ctx)
 	s.Certificates = l.certificates()
-	s.Admin, s.Tokens = l.admin(), l.tokens()
+	s.Admin, s.Replay, s.Tokens = l.admin("admin.chain", l.c.Admin.Chain), l.admin("admin.recordings", l.c.Admin.Recordings), l.tokens()
 	if len(l.problems) > 0 {
 		l.release()
 		l.problems.Sort()

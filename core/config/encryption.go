@@ -43,7 +43,9 @@ func (k *checker) encryption() {
 		case seen[r]:
 			k.problem(at, "", "stands twice")
 		case r == RecipientLocal:
-			reads = true
+			if reads = true; k.Journal.NATS.URL != "" {
+				k.warn(at, "give all of them the same file keys/recordings.key, or name a public key and its file in identities", "is a key of each process's own, and others read the archive, too")
+			}
 		case strings.HasPrefix(r, "vault:"):
 			if _, ok := TransitKey(r); !ok {
 				k.problem(at, "vault:MOUNT/NAME, such as vault:transit/weir", "names no key of a Vault's transit engine")

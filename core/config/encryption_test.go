@@ -31,6 +31,7 @@ func TestEncryption(t *testing.T) {
 		"ledger: {key: \"vault:transit/log\"}\n" + someVault:                                    "",
 		"ledger: {key: \"vault:transit/log\"}":                                                  "the file names none",
 		"ledger: {key: \"transit/log\"}\n" + someVault:                                          "names no key of a Vault's transit engine",
+		"encryption: {recipients: [local]}\njournal: {nats: {url: \"nats://n:4222\"}}":          "warning: is a key of each process's own",
 	} {
 		class := ""
 		if strings.Contains(text, "short") {

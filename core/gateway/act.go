@@ -159,11 +159,15 @@ func (g *Gateway) judge(ctx context.Context, s *core.Session, a *Act) core.Verdi
 	now.refs.Add(1)
 	g.mu.RUnlock()
 	defer now.release()
-	if now.Admin == nil {
+	by := now.Admin
+	if a.Action == actRead {
+		by = now.Replay
+	}
+	if by == nil {
 		if a.Operator || !a.forOperators() {
 			return core.Verdict{}
 		}
-		return refuse("access", "it takes the gateway's own key, as there is no policy that lets others", "configure admin.chain")
+		return refuse("access", "it takes the gateway's own key, as there is no policy that lets others", "configure "+map[bool]string{false: "admin.chain", true: "admin.recordings"}[a.Action == actRead])
 	}
 	from := ""
 	if a.Client != nil {
@@ -172,11 +176,11 @@ func (g *Gateway) judge(ctx context.Context, s *core.Session, a *Act) core.Verdi
 	ask := &core.Session{
 		ID: s.ID, Run: s.Run, Protocol: AdminProtocol, Identity: s.Identity, Target: adminTarget, Started: s.Started, Hello: s.Hello, Gateway: s.Gateway, Boot: s.Boot,
 	}
-	ask.Begin(core.SessionConfig{Chain: now.Admin})
+	ask.Begin(core.SessionConfig{Chain: by})
 	v := ask.Ask(ctx, &core.Event{Kind: core.KindOpen, Direction: core.FromClient, Detail: map[string]any{
 		"action": a.Action, "object": a.Object, "operator": a.Operator, "changes": a.Changes, "client": from, "detail": plain(a.Detail),
 	}})
-	if c, ok := now.Admin.(core.Closer); ok {
+	if c, ok := by.(core.Closer); ok {
 		c.Forget(ask)
 	}
 	if v.Hold != nil && v.Deny == nil { // nobody would be asked

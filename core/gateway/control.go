@@ -61,7 +61,7 @@ func (a *api) status(context.Context, *call) (any, error) {
 	why := g.notReady()
 	s := Status{
 		Gateway: g.Name, Boot: g.Boot, Version: g.Version, Started: g.start.UTC(), Ready: len(why) == 0, Why: why,
-		Connections: len(g.live.clientList()), Sessions: len(g.live.list()), Listeners: []StatusPort{}, Locked: g.lockout.list(), AdminPolicy: a.judged(),
+		Connections: len(g.live.clientList()), Sessions: len(g.live.list()), Listeners: []StatusPort{}, Locked: g.lockout.list(), AdminPolicy: a.judged(""),
 	}
 	g.mu.RLock()
 	s.Reloads = g.now.number

@@ -37,8 +37,10 @@ type Config struct {
 	Approvals Approvals // nil: what a rule holds is refused, and the API has no queue
 	// Revocations knows which tokens are good no longer; nil: none are ever revoked.
 	Revocations Revocations
-	Holds       Holds  // nil: this process keeps no archive
-	Version     string // of the program
+	// Recordings tells of what was recorded; nil: this process keeps no archive.
+	Recordings Recordings
+	Holds      Holds  // nil: this process keeps no archive
+	Version    string // of the program
 	// Reread reads the configuration again and changes to it; nil: the API cannot ask for that.
 	Reread func(context.Context) error
 	Lost   func() error // says why nothing can be recorded; nil: it always can
@@ -62,7 +64,9 @@ type Settings struct {
 	Certificates Certificates // of clients; nil: no target takes them
 	// Admin judges what is asked of the admin address, at an opening with the detail {action, object, operator, changes,
 	// client, detail}; nil: operators may do all, and clients what is their own.
-	Admin  core.Plugin
+	Admin core.Plugin
+	// Replay judges who may read what was recorded, in the same way; nil: who holds the gateway's own key.
+	Replay core.Plugin
 	Tokens Tokens      // nil: this gateway makes none
 	TLS    *tls.Config // of the client leg; nil: listeners speak no TLS
 	CA     string      // file of the authority that TLS's certificate is from; empty: one that clients know

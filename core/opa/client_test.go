@@ -36,7 +36,7 @@ func TestAdminPackage(t *testing.T) {
 allow if input.event.admin.action == "status.show"
 deny contains {"rule": "not-at-night"} if input.event.admin.detail.reason == "night"
 `)})
-	if !p.Admin() {
+	if p.Judges() != AdminPackage {
 		t.Error("it is not known as one about the gateway")
 	}
 	for _, c := range []struct {
@@ -60,8 +60,14 @@ deny contains {"rule": "not-at-night"} if input.event.admin.detail.reason == "ni
 			t.Errorf("%v: %s", c.detail, v.Deny.Reason)
 		}
 	}
-	if other := mustLoad(t, Config{Name: "p", FS: files("a.rego", "package weir.access\nallow := true")}); other.Admin() {
+	if other := mustLoad(t, Config{Name: "p", FS: files("a.rego", "package weir.access\nallow := true")}); other.Judges() != "" {
 		t.Error("one about sessions is taken for one about the gateway")
+	}
+	if other := mustLoad(t, Config{Name: "p", FS: files("a.rego", "package weir.replay\nallow := true")}); other.Judges() != ReplayPackage {
+		t.Error("one about recordings is not known")
+	}
+	if _, err := Load(t.Context(), Config{Name: "p", FS: files("a.rego", "package weir.replay\nallow := true", "b.rego", "package weir.admin\nallow := true")}); err == nil {
+		t.Error("one of two packages would be asked by nobody")
 	}
 	if _, err := Load(t.Context(), Config{Name: "p", FS: files("a.rego", "package weir.access\nallow := true", "b.rego", "package weir.admin\nallow := true")}); err == nil {
 		t.Error("rules about the gateway that nobody asks are not told of")

@@ -131,7 +131,7 @@ var nearly = map[string]string{
 
 // isAccess reports whether a package is asked at Open rather than at Command and Columns.
 func isAccess(pkg string) bool {
-	return pkg == "access" || strings.HasSuffix(pkg, ".access") || pkg == AdminPackage
+	return pkg == "access" || strings.HasSuffix(pkg, ".access") || pkg == AdminPackage || pkg == ReplayPackage
 }
 
 func askedOf(pkg string) []string {

@@ -185,8 +185,10 @@ func choose(src *source, named []string) ([]string, error) {
 	if len(out) > 0 {
 		return out, unasked(src, out)
 	}
-	if only := []string{AdminPackage}; there[AdminPackage] {
-		return only, unasked(src, only)
+	for _, n := range []string{AdminPackage, ReplayPackage} { // one of them: they are asked by different chains
+		if there[n] {
+			return []string{n}, unasked(src, []string{n})
+		}
 	}
 	var have []string
 	for n := range there {

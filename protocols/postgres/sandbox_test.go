@@ -222,6 +222,9 @@ func TestDivergence(t *testing.T) {
 
 // With match: text, the same text gets the same answer in any order, and each time again.
 func TestRehearsalByText(t *testing.T) {
+	if _, err := server.Psql(t.Context(), "postgres", "create table s.sandboxed (a int)"); err != nil {
+		t.Fatal(err)
+	}
 	ask := map[string]func(c *pgx.Conn) string{
 		"rows": func(c *pgx.Conn) string {
 			var email string
@@ -235,7 +238,7 @@ func TestRehearsalByText(t *testing.T) {
 		},
 		"error": func(c *pgx.Conn) string { _, err := c.Exec(t.Context(), "select 1/0"); return fmt.Sprint(err) },
 		"copy": func(c *pgx.Conn) string {
-			tag, err := c.PgConn().CopyFrom(t.Context(), strings.NewReader("1\n2\n"), "copy s.victim from stdin")
+			tag, err := c.PgConn().CopyFrom(t.Context(), strings.NewReader("1\n2\n"), "copy s.sandboxed from stdin")
 			return fmt.Sprint(tag, err)
 		},
 		"out": func(c *pgx.Conn) string {

@@ -60,6 +60,13 @@ func (q *Query) plain() *where {
 			w.add(f.column+" = ?", f.value)
 		}
 	}
+	if len(q.IDs) > 0 {
+		ids := make([]any, len(q.IDs))
+		for i, id := range q.IDs {
+			ids[i] = id
+		}
+		w.add("id IN (?"+strings.Repeat(",?", len(ids)-1)+")", ids...)
+	}
 	if q.Except != "" {
 		w.add("protocol <> ?", q.Except)
 	}

@@ -76,6 +76,7 @@ type Index struct {
 
 // Query says which sessions are wanted. Zero fields do not restrict.
 type Query struct {
+	IDs                             []string // only these sessions, at most 1000; none: all
 	Identity, Target, Protocol, Run string
 	Except                          string    // a protocol whose sessions are left out
 	Since, Until                    time.Time // of the start

@@ -3,6 +3,7 @@
 package limits
 
 import (
+	"context"
 	"errors"
 	"io"
 	"net"
@@ -42,9 +43,28 @@ var provoked = map[string]struct {
 		}
 		return err
 	}},
-	"sessions": {"54000", "has 1 sessions open, its limit", func(t *testing.T) error {
+	"sessions": {"53300", "has 1 sessions open at this gateway, its limit", func(t *testing.T) error {
 		connect(t, "sessions")
 		_, err := pgconn.Connect(t.Context(), address(listen["sessions"], "sessions", token))
+		return err
+	}},
+	"sessions_per_identity": {"53300", "the limit of one identity", func(t *testing.T) error {
+		connect(t, "identities")
+		_, err := pgconn.Connect(t.Context(), address(listen["identities"], "identities", token))
+		return err
+	}},
+	"sessions_per_run": {"53300", "run r1 has 1 sessions open", func(t *testing.T) error {
+		out, err := gateway.Run(t.Context(), "token", "--subject", "looper", "--run", "r1")
+		if err != nil {
+			t.Fatal(out, err)
+		}
+		of := address(listen["runs"], "runs", strings.TrimSpace(out))
+		c, err := pgconn.Connect(t.Context(), of)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = c.Close(context.Background()) })
+		_, err = pgconn.Connect(t.Context(), of)
 		return err
 	}},
 	"sign_in": {"57014", "limits.sign_in", func(t *testing.T) error {

@@ -49,6 +49,8 @@ var targets = []struct{ name, limits, more string }{
 	{"idle", "idle: 300ms", ""},
 	{"rows", "rows: 100", ""},
 	{"sessions", "sessions: 1", ""},
+	{"identities", "sessions_per_identity: 1", ""},
+	{"runs", "sessions_per_run: 1", ""},
 	{"sign_in", "sign_in: 400ms", ""},
 }
 
