@@ -66,6 +66,8 @@ type Contact struct {
 	CA      string // file of the certificate authority that the listener's certificate is from; empty: one that clients know
 	User    string // who the client is, for protocols that need a name as well
 	Token   string // may be empty
+	// Key is what the Gate of a client at the listener has; nil: nothing.
+	Key Keyholder
 }
 
 // Gate is what a Handler asks of the gateway about one client.
@@ -84,6 +86,13 @@ type Gate interface {
 // the connection of a Handler that does not heed its context.
 type Mover interface {
 	Moved(to net.Conn)
+}
+
+// Keyholder is a Gate that has secrets for a protocol which has to prove itself to clients by keys of its own.
+type Keyholder interface {
+	// Key returns 32 secret bytes for a purpose of the protocol: the same after each restart, on every gateway that shares
+	// the key it is made from, and no help in guessing those for another purpose or protocol.
+	Key(purpose string) ([]byte, error)
 }
 
 // Certifier is a Gate that may take a client's TLS certificate in the place of a token.

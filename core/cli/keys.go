@@ -23,20 +23,25 @@ func cacheDir(c *config.Config) string { return filepath.Join(c.Data, "cache") }
 
 func pluginsDir(c *config.Config) string { return filepath.Join(c.Data, "plugins") }
 
-const maskKeySize = 32
+const secretSize = 32
 
-// maskKey reads the key that masks hash with, and makes it at first use: the same value must give the same token
-// after a restart.
-func maskKey(dir string) ([]byte, error) {
-	path := filepath.Join(dir, "mask.key")
+// maskKey reads the key that masks hash with: the same value must give the same token after a restart.
+func maskKey(dir string) ([]byte, error) { return secret(dir, "mask.key") }
+
+// protocolsKey reads the key that the keys of protocols are made from.
+func protocolsKey(dir string) ([]byte, error) { return secret(dir, "protocols.key") }
+
+// secret reads a key, and makes it at first use.
+func secret(dir, name string) ([]byte, error) {
+	path := filepath.Join(dir, name)
 	for {
 		key, err := os.ReadFile(path)
 		if err == nil {
 			if info, err := os.Stat(path); err == nil && info.Mode().Perm()&0o077 != 0 {
 				return nil, fmt.Errorf("%s can be read by others (mode %04o): chmod 600 it, and think about who has read it", path, info.Mode().Perm())
 			}
-			if len(key) != maskKeySize {
-				return nil, fmt.Errorf("%s is not a key of %d bytes", path, maskKeySize)
+			if len(key) != secretSize {
+				return nil, fmt.Errorf("%s is not a key of %d bytes", path, secretSize)
 			}
 			return key, nil
 		}
@@ -50,7 +55,7 @@ func maskKey(dir string) ([]byte, error) {
 		if err != nil {
 			return nil, err
 		}
-		fresh := make([]byte, maskKeySize)
+		fresh := make([]byte, secretSize)
 		_, _ = rand.Read(fresh)
 		_, err = f.Write(fresh)
 		err = errors.Join(err, f.Sync(), f.Close())

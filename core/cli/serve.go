@@ -166,7 +166,8 @@ func (a *app) runGateway(ctx context.Context, path, role string, log *slog.Logge
 			SessionsPerIdentity: cfg.Listen.SessionsPerIdentity,
 		},
 		Lock: cfg.Listen.Lock, Locks: filepath.Join(cfg.Data, "locks.json"),
-		Log: log, Registry: registry,
+		Secret: func() ([]byte, error) { return protocolsKey(keysDir(cfg)) },
+		Log:    log, Registry: registry,
 		Ready: func(listeners []gateway.Listener) { a.ready(g.AdminAddr(), g.SignInAddr(), w.caPath, listeners) },
 	}, settings)
 	if err != nil {

@@ -44,9 +44,11 @@ type Config struct {
 	// Reread reads the configuration again and changes to it; nil: the API cannot ask for that.
 	Reread func(context.Context) error
 	Lost   func() error // says why nothing can be recorded; nil: it always can
-	Admin  string       // host:port on loopback for health, metrics and the API; empty: none
-	Where  string       // of the admin address in the configuration, for errors: file:line
-	SignIn *SignIn      // where people sign in with a browser; nil: nowhere
+	// Secret reads the key, of 32 bytes or more, that the keys of protocols are made from; nil: they have none.
+	Secret func() ([]byte, error)
+	Admin  string  // host:port on loopback for health, metrics and the API; empty: none
+	Where  string  // of the admin address in the configuration, for errors: file:line
+	SignIn *SignIn // where people sign in with a browser; nil: nowhere
 	Limits Limits
 	// Lock is for how long an address is locked out after ten failed sign-ins within a minute; 0: not at all. Locks is the
 	// file that keeps the account for the next start; empty: it is forgotten.

@@ -154,7 +154,7 @@ func (g *Gateway) reachable(ctx context.Context, who core.Identity, token string
 			x.Notes = nil
 		} else if c := g.connector(t.Protocol); c != nil {
 			var env map[string]string
-			x.Connect, env = c.Connect(t.Target, core.Contact{Address: p.address, CA: now.CA, User: who.Subject, Token: token})
+			x.Connect, env = c.Connect(t.Target, core.Contact{Address: p.address, CA: now.CA, User: who.Subject, Token: token, Key: keyholder{g, t.Protocol}})
 			if token != "" {
 				x.Env = env
 			}
