@@ -29,7 +29,7 @@ deny contains {
 	"reason": sprintf("recordings of the target %s are for other groups", [recording.target]),
 	"hint": "ask who may read them to look",
 } if {
-	not input.event.admin.operator
+	input.event.admin.operator == false
 	some recording in input.event.admin.detail.recordings
 	groups := restricted[recording.target]
 	count([group | some group in groups; group in input.identity.groups]) == 0
@@ -45,9 +45,9 @@ deny contains {
 	"reason": "it reads more recordings than can be judged one by one, and some are not for everybody",
 	"hint": "name the sessions, at most 30",
 } if {
-	not input.event.admin.operator
+	input.event.admin.operator == false
 	count(restricted) > 0
-	not input.event.admin.detail.recordings
+	count(object.get(input.event.admin, ["detail", "recordings"], [])) == 0
 }
 
 # METADATA
