@@ -71,7 +71,7 @@ func (a *app) replay() *cobra.Command {
 			if s.address == "" && len(args) > 1 {
 				return use(errors.New("one session is played at a time; --serve takes several"))
 			}
-			return errors.Join(oneOf("--format", format, "text", "json"), oneOf("--match", s.match, string(core.MatchOrder), string(core.MatchText)))
+			return errors.Join(oneOf("--format", format, "text", "json", "csv"), oneOf("--match", s.match, string(core.MatchOrder), string(core.MatchText)))
 		},
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if s.address != "" {
@@ -79,8 +79,11 @@ func (a *app) replay() *cobra.Command {
 			}
 			return a.play(cmd.Context(), "replay", path, dir, args[0], func(ctx context.Context, s core.Store, found replay.Options) error {
 				o.Reader, o.Color, o.MaxGap = found.Reader, found.Color, time.Duration(gap)
-				if format == "json" {
+				switch format {
+				case "json":
 					return replay.JSON(ctx, a.out, s, args[0], o)
+				case "csv":
+					return replay.CSV(ctx, a.out, s, args[0], o)
 				}
 				return replay.Text(ctx, a.out, s, args[0], o)
 			})
@@ -92,7 +95,7 @@ func (a *app) replay() *cobra.Command {
 	f.Float64Var(&o.Speed, "speed", 0, "how many `times` faster than it happened (default: without pauses)")
 	f.Var(&gap, "max-pause", "the longest pause, with --speed")
 	f.BoolVar(&o.Follow, "follow", false, "wait for more until the session is over")
-	f.StringVar(&format, "format", "text", "`format` of the output: text or json")
+	f.StringVar(&format, "format", "text", "`format` of the output: text, json, or csv: the rows that came back")
 	f.StringVar(&s.address, "serve", "", "play it to clients at this `host:port` of this machine")
 	f.StringVar(&s.match, "match", string(core.MatchOrder), "with --serve, `how` requests are compared: order (the same ones, in order) or text (the same text gets the same answer, in any order)")
 	f.BoolVar(&s.once, "once", false, "with --serve, end when each session has been played to a client; exit 1 when one of them asked for something else")
