@@ -158,6 +158,7 @@ func (j *Journal) start(ctx context.Context) error {
 	if err := errors.Join(err, <-bus); err != nil {
 		return err
 	}
+	spoolLimit.Set(float64(j.c.MaxWAL))
 	j.packer = newPacker(j, left)
 	run, stop := context.WithCancel(context.Background())
 	j.stop = stop

@@ -9,6 +9,9 @@ var (
 	})
 	lagBytes        = gauge("weir_journal_durable_lag_bytes", "Bytes of the log that are not durable yet.")
 	pendingBytes    = gauge("weir_journal_pending_bytes", "Bytes of records and blocks in memory that JetStream has not acknowledged.")
+	spoolBytes      = gauge("weir_journal_spool_bytes", "Bytes of the write-ahead log that JetStream has not acknowledged.")
+	spoolLimit      = gauge("weir_journal_spool_limit_bytes", "Bytes of the write-ahead log at which nothing more is recorded, and so nothing passes.")
+	jetStreamUp     = gauge("weir_journal_jetstream_up", "1 while JetStream is connected and takes blocks.")
 	walSegments     = gauge("weir_journal_wal_segments", "Segments of the write-ahead log in use.")
 	unsealed        = gauge("weir_journal_unsealed_sessions", "Sessions that are open or whose seal JetStream has not acknowledged.")
 	lostGauge       = gauge("weir_journal_lost", "1 while nothing can be recorded, and so nothing passes.")
@@ -16,6 +19,8 @@ var (
 	blockBytesTotal = counter("weir_journal_block_bytes_total", "Bytes of blocks that JetStream has acknowledged.")
 	recordsTotal    = counter("weir_journal_records_total", "Records taken.")
 	publishErrors   = counter("weir_journal_publish_errors_total", "Blocks that JetStream did not acknowledge at the first try.")
+	batchesTotal    = counter("weir_journal_batches_total", "Batches of blocks that JetStream has acknowledged as one.")
+	batchErrors     = counter("weir_journal_batch_errors_total", "Batches that were not stored, so that their blocks were sent one by one.")
 	forksTotal      = counter("weir_journal_forks_total", "Sessions given up because JetStream holds another history of them.")
 )
 
@@ -28,5 +33,5 @@ func counter(name, help string) prometheus.Counter {
 }
 
 func init() {
-	prometheus.MustRegister(commitSeconds, lagBytes, pendingBytes, walSegments, unsealed, lostGauge, blocksTotal, blockBytesTotal, recordsTotal, publishErrors, forksTotal)
+	prometheus.MustRegister(commitSeconds, lagBytes, pendingBytes, spoolBytes, spoolLimit, jetStreamUp, walSegments, unsealed, lostGauge, blocksTotal, blockBytesTotal, recordsTotal, publishErrors, batchesTotal, batchErrors, forksTotal)
 }

@@ -38,6 +38,8 @@ type packer struct {
 	keys   func(subject, issuer, session string) (*ledger.RecordingKey, []byte, error) // nil: nothing is encrypted
 	made   map[owner]*made
 	free   [][]byte // payload buffers
+	// together says that the streams take batches.
+	together bool
 
 	sessions  map[string]*packed
 	left      map[string]*leftover // sessions of an earlier process that have not been looked up yet
@@ -99,7 +101,7 @@ type flight struct {
 func newPacker(j *Journal, l *left) *packer {
 	p := &packer{
 		log: j.log, wal: j.wal, js: j.js, stored: j.stored(), age: j.c.BlockAge, budget: int(j.c.MaxPending / 2),
-		enc: ledger.NewEncoder(), keys: j.c.Keys, made: map[owner]*made{},
+		together: true, enc: ledger.NewEncoder(), keys: j.c.Keys, made: map[owner]*made{},
 		sessions: map[string]*packed{}, left: l.sessions, moved: make(chan struct{}),
 	}
 	p.queue.bound, p.queue.wake = int(j.c.MaxPending/2), make(chan struct{}, 1)
@@ -168,6 +170,7 @@ func (p *packer) wait(err error) {
 	if p.backoff == 0 {
 		p.log.Warn("journal: JetStream does not take blocks; the log holds them", "error", err)
 	}
+	jetStreamUp.Set(0)
 	p.backoff = min(max(2*p.backoff, 50*time.Millisecond), 2*time.Second)
 	p.retry = time.Now().Add(p.backoff)
 }
@@ -176,6 +179,7 @@ func (p *packer) well() {
 	if p.backoff != 0 {
 		p.log.Info("journal: JetStream takes blocks again")
 	}
+	jetStreamUp.Set(1)
 	p.backoff, p.retry = 0, time.Time{}
 }
 

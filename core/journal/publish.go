@@ -4,11 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strconv"
 	"sync"
 	"time"
 
-	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 )
 
@@ -57,11 +55,12 @@ func (p *packer) pass(ctx context.Context, due []*packed) {
 		return
 	}
 	now := time.Now()
+	var cut []*packed
 	var out []sent
 	var failed error
 	size := 0
 	for _, s := range due {
-		if size >= passBytes || len(out) >= passBlocks {
+		if size >= passBytes || len(cut) >= passBlocks {
 			break
 		}
 		if s.flight == nil {
@@ -74,6 +73,17 @@ func (p *packer) pass(ctx context.Context, due []*packed) {
 				continue
 			}
 		}
+		if s.acked.subject < p.publisher.first[s.shard] {
+			s.acked.subject = 0 // purged since
+		}
+		cut = append(cut, s)
+		size += len(s.flight.block.Bytes)
+	}
+	groups, single := p.batches(cut)
+	if len(groups) > 0 {
+		single = append(single, p.sendTogether(ctx, groups)...)
+	}
+	for _, s := range single {
 		ack, err := p.send(s)
 		if err != nil {
 			publishErrors.Inc()
@@ -81,7 +91,6 @@ func (p *packer) pass(ctx context.Context, due []*packed) {
 			break
 		}
 		out = append(out, sent{s, ack})
-		size += len(s.flight.block.Bytes)
 	}
 	timeout := time.NewTimer(ackTimeout)
 	defer timeout.Stop()
@@ -114,21 +123,14 @@ func (p *packer) pass(ctx context.Context, due []*packed) {
 	}
 	if failed != nil {
 		p.wait(failed)
-	} else if len(out) > 0 {
+	} else if len(cut) > 0 {
 		p.well()
 	}
 }
 
-// send publishes the session's block, expecting that nothing came between it and the one before.
+// send publishes the session's block.
 func (p *packer) send(s *packed) (jetstream.PubAckFuture, error) {
-	if s.acked.subject < p.publisher.first[s.shard] {
-		s.acked.subject = 0 // purged since
-	}
-	m := nats.NewMsg(Subject(s.shard, s.id))
-	m.Header[jetstream.MsgIDHeader] = []string{fmt.Sprintf("%s.%d", s.id, s.flight.block.Header.Number)}
-	m.Header[jetstream.ExpectedLastSubjSeqHeader] = []string{strconv.FormatUint(s.acked.subject, 10)}
-	m.Data = s.flight.block.Bytes
-	return p.js.PublishMsgAsync(m, jetstream.WithRetryAttempts(0), jetstream.WithStallWait(ackTimeout))
+	return p.js.PublishMsgAsync(p.message(s), jetstream.WithRetryAttempts(0), jetstream.WithStallWait(ackTimeout))
 }
 
 // acknowledged notes that JetStream has the session's block.
@@ -258,6 +260,8 @@ func (p *packer) settle(ctx context.Context) {
 	}
 	unsealed.Set(float64(open))
 	pendingBytes.Set(float64(p.held))
+	next := p.wal.position()
+	spoolBytes.Set(float64(next - min(next, low)))
 	p.mu.Lock()
 	if low != p.low {
 		p.low = low

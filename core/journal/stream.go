@@ -113,6 +113,13 @@ func dial(c Config, more ...nats.Option) (*nats.Conn, jetstream.JetStream, error
 		nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) {
 			c.Log.Warn("journal: connection to JetStream", "error", err)
 		}),
+		nats.ConnectHandler(func(*nats.Conn) { jetStreamUp.Set(1) }),
+		nats.ReconnectHandler(func(*nats.Conn) { jetStreamUp.Set(1) }),
+		nats.DisconnectErrHandler(func(c *nats.Conn, _ error) {
+			if !c.IsClosed() {
+				jetStreamUp.Set(0)
+			}
+		}),
 	}, more...)
 	if c.NATS.Creds != "" && c.NATS.URL != "" {
 		opts = append(opts, nats.UserCredentials(c.NATS.Creds))
@@ -163,17 +170,18 @@ func makeStream(ctx context.Context, js jetstream.JetStream, c Config, i int) er
 	// interest a message sent before its consumer exists would be dropped at once, and a work queue has room for one
 	// store only. A full stream refuses (DiscardNew): it never evicts.
 	_, err := js.CreateOrUpdateStream(ctx, jetstream.StreamConfig{
-		Name:        streamName(uint8(i)),
-		Description: "Weir: blocks of recorded sessions",
-		Subjects:    []string{fmt.Sprintf("%s%02d.*", SubjectPrefix, i)},
-		Storage:     jetstream.FileStorage,
-		Retention:   jetstream.LimitsPolicy,
-		Discard:     jetstream.DiscardNew,
-		MaxBytes:    c.StreamBytes,
-		Replicas:    c.NATS.Replicas,
-		Duplicates:  2 * time.Minute,
-		DenyDelete:  true,
-		AllowDirect: false, // the last message of a subject is asked of the leader, which knows
+		Name:               streamName(uint8(i)),
+		Description:        "Weir: blocks of recorded sessions",
+		Subjects:           []string{fmt.Sprintf("%s%02d.*", SubjectPrefix, i)},
+		Storage:            jetstream.FileStorage,
+		Retention:          jetstream.LimitsPolicy,
+		Discard:            jetstream.DiscardNew,
+		MaxBytes:           c.StreamBytes,
+		Replicas:           c.NATS.Replicas,
+		Duplicates:         2 * time.Minute,
+		DenyDelete:         true,
+		AllowAtomicPublish: true,
+		AllowDirect:        false, // the last message of a subject is asked of the leader, which knows
 	})
 	return err
 }
