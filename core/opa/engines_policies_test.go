@@ -160,8 +160,8 @@ func (c corpus) event(s *core.Session) *core.Event {
 // TestVerdicts asks both engines about events, and compares the verdicts.
 func TestVerdicts(t *testing.T) {
 	eachPolicy(t, func(t *testing.T, _ string, files fs.FS) {
-		topdown := mustLoad(t, Config{Path: "p", FS: files, CacheEntries: -1, Engine: Topdown})
-		wasm := mustLoad(t, Config{Path: "p", FS: files, CacheEntries: -1, Engine: WASM})
+		topdown := mustLoad(t, Config{Path: "p", FS: files, CacheEntries: -1, Engine: Topdown, Timeout: time.Minute})
+		wasm := mustLoad(t, Config{Path: "p", FS: files, CacheEntries: -1, Engine: WASM, Timeout: time.Minute})
 		c := corpus{rand.New(rand.NewPCG(1, 2))}
 		denied, failed := 0, 0
 		for range 400 {
