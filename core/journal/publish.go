@@ -102,8 +102,15 @@ func (p *packer) pass(ctx context.Context, due []*packed) {
 		var err error
 		select {
 		case a := <-o.ack.Ok():
-			p.acknowledged(o.s, a.Sequence)
-			continue
+			if !a.Duplicate {
+				p.acknowledged(o.s, a.Sequence)
+				continue
+			}
+			// A message of this name is there already. It may be another block of the same number, which a process that was
+			// killed had sent: what the stream holds says so, its answer does not.
+			if err = p.reconcile(ctx, o.s, stale); err == nil {
+				continue
+			}
 		case err = <-o.ack.Err():
 		case <-timeout.C:
 			timeout.Reset(0)
