@@ -42,6 +42,11 @@ bench-policies: ## what a policy costs: kept and not, 1,000 rules, a reload of 1
 	go build -o bin/bench-policies ./core/opa/bench
 	bin/bench-policies -o policies/BENCHMARKS.md
 
+.PHONY: bench-journal
+bench-journal: ## durable commits, records on their way into the archive, and verification; core/journal/BENCHMARKS.md has a run
+	go test -run '^$$' -bench 'RecordSettleStrict' -benchtime 3s -count $(or $(COUNT),5) ./core/journal
+	go test -run '^$$' -bench 'Archive|Verify' -benchtime 3s -count $(or $(COUNT),5) ./core/archive
+
 .PHONY: bench-index
 bench-index: ## what `weir sessions` takes over 100,000 sessions; fails over 100 ms (SESSIONS=n)
 	go test -count 1 -v -timeout 30m -run '^TestQuick$$' ./core/archive/index -sessions $(or $(SESSIONS),100000)
@@ -85,6 +90,10 @@ test: plugins sdks-here ## every test; installs PostgreSQL from the distribution
 .PHONY: race
 race: plugins ## the tests of what runs concurrently, with the race detector
 	CGO_ENABLED=1 go test -race -short -timeout 20m ./core/... ./protocols/...
+
+.PHONY: mutations
+mutations: ## change copies of an archive at 10,000 places; each change that can be read is reported (MUTATIONS=n)
+	WEIR_MUTATIONS=$(or $(MUTATIONS),10000) go test -count 1 -timeout 60m -v -run '^TestMutations$$' ./core/archive
 
 .PHONY: mixes
 mixes: ## 10,000 random pipelines of good and refused statements, and 10,000 races with changes of the schema (MIXES, RACES)

@@ -64,6 +64,7 @@ var arrows = map[string][]string{
 	"policies":                    {},
 	"sdk":                         {"."},
 	"examples":                    {"protocols/*", "sdk/go", "."},
+	"examples/alerts":             {"examples/cluster/loopback"},
 	".":                           {"core/cli", "protocols/*", "core", "plugins", "policies", "sdk"},
 }
 

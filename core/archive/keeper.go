@@ -22,11 +22,13 @@ var (
 	storeErrors = prometheus.NewCounterVec(prometheus.CounterOpts{Name: "weir_archive_store_errors_total", Help: "Writes to a store that failed and are tried again."}, []string{"store"})
 	badTotal    = prometheus.NewCounterVec(prometheus.CounterOpts{Name: "weir_archive_refused_total", Help: "Messages that are no block, or another block than the stored one: somebody else writes to the streams."}, []string{"store"})
 	indexErrors = prometheus.NewCounter(prometheus.CounterOpts{Name: "weir_archive_index_errors_total", Help: "Batches that the index could not take; rebuild it."})
-	lagMessages = prometheus.NewGauge(prometheus.GaugeOpts{Name: "weir_archive_lag_messages", Help: "Messages that the slowest store had not stored when it was last asked."})
+	lagMessages = prometheus.NewGauge(prometheus.GaugeOpts{Name: "weir_archive_lag_messages", Help: "Messages in JetStream that the slowest store has not stored."})
+	lagSeconds  = prometheus.NewGauge(prometheus.GaugeOpts{Name: "weir_archive_lag_seconds", Help: "Age of the oldest of these messages."})
+	working     = prometheus.NewGauge(prometheus.GaugeOpts{Name: "weir_archive_worker", Help: "1 in the process that writes the archive."})
 )
 
 func init() {
-	prometheus.MustRegister(storedTotal, storeErrors, badTotal, indexErrors, lagMessages)
+	prometheus.MustRegister(storedTotal, storeErrors, badTotal, indexErrors, lagMessages, lagSeconds, working)
 }
 
 // keeper writes to one store.
@@ -240,6 +242,8 @@ func (k *keeper) follow(ctx context.Context, blocks []core.Block) error {
 		if err := x.Add(ctx, keyring.Reader{Store: k.store, Ring: k.w.c.Keys, Closed: true}, k.clear(ctx, blocks)); err != nil && ctx.Err() == nil {
 			indexErrors.Inc()
 			k.w.log.Error("archive: the index misses blocks; rebuild it", "error", err)
+		} else if err != nil {
+			return err // they come again
 		}
 	}
 	return nil

@@ -14,6 +14,7 @@ import (
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/weir-gateway/weir/core"
 	"github.com/weir-gateway/weir/core/archive/index"
@@ -164,6 +165,12 @@ func Start(ctx context.Context, js jetstream.JetStream, c Config) (*Worker, erro
 		w.wg.Go(func() { k.run(run, in) })
 	}
 	w.wg.Go(func() { w.purger(run) })
+	for _, s := range c.Stores { // a rate over what has never happened takes a zero to begin with
+		for _, v := range []*prometheus.CounterVec{storedTotal, storeErrors, badTotal} {
+			v.WithLabelValues(s.Name)
+		}
+	}
+	working.Set(1)
 	return w, nil
 }
 
@@ -296,44 +303,65 @@ func (f *feed) again(ctx context.Context, log *slog.Logger) (jetstream.MessagesC
 func (w *Worker) purger(ctx context.Context) {
 	t := time.NewTicker(w.c.PurgeEvery)
 	defer t.Stop()
-	done := make([]uint64, len(w.streams))
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-t.C:
 		}
-		if err := w.purge(ctx, done); err != nil && ctx.Err() == nil {
+		if err := w.purge(ctx); err != nil && ctx.Err() == nil {
 			w.log.Warn("archive: purging the streams", "error", err)
+			lagSeconds.Add(w.c.PurgeEvery.Seconds()) // nobody can say: it has not become less
 		}
 	}
 }
 
-func (w *Worker) purge(ctx context.Context, done []uint64) error {
+// purge relieves each stream, and tells how far behind the slowest store is.
+func (w *Worker) purge(ctx context.Context) error {
+	behind := make([]uint64, len(w.c.Stores))
+	var oldest time.Time
 	for i, s := range w.streams {
 		floor := uint64(1<<64 - 1)
+		stores := make([]uint64, len(w.c.Stores))
 		for k := range w.c.Stores {
 			info, err := w.feeds[k][i].info(ctx)
 			if err != nil {
 				return err
 			}
-			floor = min(floor, info.AckFloor.Stream)
-		}
-		if floor == done[i] {
-			continue
+			stores[k] = info.AckFloor.Stream
+			floor = min(floor, stores[k])
 		}
 		state, err := s.Info(ctx)
 		if err != nil {
 			return err
 		}
+		last := state.State.LastSeq
+		for k := range stores {
+			behind[k] += last - min(last, stores[k])
+		}
 		// The newest message stays: a stream emptied by a purge that a crash cuts short could come back with its
 		// numbering set back, and consumers would pass over what is published then.
-		upTo := min(floor+1, state.State.LastSeq)
-		if err := s.Purge(ctx, jetstream.WithPurgeSequence(upTo)); err != nil {
-			return err
+		if upTo := min(floor+1, last); state.State.FirstSeq < upTo {
+			if err := s.Purge(ctx, jetstream.WithPurgeSequence(upTo)); err != nil {
+				return err
+			}
+			if floor < last {
+				if state, err = s.Info(ctx); err != nil {
+					return err
+				}
+			}
 		}
-		done[i] = floor
+		// What is left begins with the first message that a store lacks.
+		if first := state.State.FirstTime; floor < last && (oldest.IsZero() || first.Before(oldest)) {
+			oldest = first
+		}
 	}
+	lagMessages.Set(float64(slices.Max(behind)))
+	age := 0.0
+	if !oldest.IsZero() {
+		age = max(0, time.Since(oldest).Seconds())
+	}
+	lagSeconds.Set(age)
 	return nil
 }
 
@@ -386,6 +414,7 @@ func (w *Worker) Drain(ctx context.Context) error {
 // once.
 func (w *Worker) Close(ctx context.Context) error {
 	close(w.hurried)
+	defer working.Set(0)
 	err := w.Drain(ctx)
 	w.stop()
 	w.wg.Wait()

@@ -104,13 +104,22 @@ func askGateway(ctx context.Context, cfg *config.Config, token, method, what str
 		if refused.Error == "" || res.StatusCode == http.StatusUnauthorized {
 			return no(&notOurs{err})
 		}
-	case http.StatusServiceUnavailable, http.StatusBadGateway, http.StatusTooManyRequests:
+	case http.StatusTooManyRequests:
+		return unreachable(fmt.Errorf("%w%w", err, errTooMany))
+	case http.StatusServiceUnavailable, http.StatusBadGateway:
 		return unreachable(err)
 	case http.StatusBadRequest, http.StatusRequestEntityTooLarge:
 		return use(err)
 	}
 	return no(err)
 }
+
+// errTooMany says that the gateway is asked too often at present. Its text is the gateway's.
+var errTooMany error = tooMany{}
+
+type tooMany struct{}
+
+func (tooMany) Error() string { return "" }
 
 // notOurs is an error that errNotOurs is true of.
 type notOurs struct{ error }

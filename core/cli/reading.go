@@ -25,7 +25,17 @@ func (a *app) reads(ctx context.Context, cfg *config.Config, r gateway.Reading) 
 	}
 	var done gateway.Done
 	if err == nil {
-		err = askGateway(ctx, cfg, token, http.MethodPost, "recordings/read", r, &done)
+		for tries := 0; tries < maxTries; tries++ { // who exports many sessions one by one is not to be told off
+			err = askGateway(ctx, cfg, token, http.MethodPost, "recordings/read", r, &done)
+			if !errors.Is(err, errTooMany) {
+				break
+			}
+			select {
+			case <-time.After(time.Second / 2):
+			case <-ctx.Done():
+				return unreachable(ctx.Err())
+			}
+		}
 		if err == nil && done.Done {
 			return nil
 		}
@@ -49,6 +59,9 @@ func (a *app) reads(ctx context.Context, cfg *config.Config, r gateway.Reading) 
 	}
 	return nil
 }
+
+// maxTries bounds how often a gateway that is busy is asked again.
+const maxTries = 20
 
 // holdsKey reports whether this process can be the gateway's operator.
 func holdsKey(cfg *config.Config) bool {

@@ -13,6 +13,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"github.com/weir-gateway/weir/core/config"
@@ -165,7 +166,9 @@ func (s *archiveState) serve(c *config.Config, log *slog.Logger) (address net.Ad
 		}
 		_, _ = w.Write([]byte("ready\n"))
 	})
-	mux.Handle("GET /metrics", promhttp.Handler())
+	verified := prometheus.NewRegistry()
+	verified.MustRegister(verifiedMetrics{c.Data})
+	mux.Handle("GET /metrics", promhttp.HandlerFor(prometheus.Gatherers{verified, prometheus.DefaultGatherer}, promhttp.HandlerOpts{MaxRequestsInFlight: 4, ErrorHandling: promhttp.ContinueOnError}))
 	server := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second, WriteTimeout: 30 * time.Second, IdleTimeout: time.Minute, MaxHeaderBytes: 16 << 10}
 	go func() {
 		if err := server.Serve(l); err != nil && !errors.Is(err, http.ErrServerClosed) {

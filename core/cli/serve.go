@@ -143,6 +143,9 @@ func (a *app) runGateway(ctx context.Context, path, role string, log *slog.Logge
 		return unreachable(err)
 	}
 	defer func() { err = errors.Join(err, e.close(log)) }()
+	if role == roleAll {
+		registry.MustRegister(verifiedMetrics{cfg.Data})
+	}
 	approvals := approval.New(approval.Config{JetStream: e.journal.JetStream(), Replicas: cfg.Journal.NATS.Replicas, Log: log, Metrics: registry})
 	defer approvals.Close()
 	revoked := revocation.Open(ctx, revocation.Config{

@@ -13,43 +13,81 @@ import (
 	"github.com/weir-gateway/weir/core/ledger"
 )
 
+// status is what `weir status` tells.
+type status struct {
+	*gateway.Status         // of an archive worker there is none
+	Evidence        *health `json:"evidence"`
+}
+
 func (a *app) status() *cobra.Command {
 	var w adminWhat
 	var output string
 	c := &cobra.Command{
-		Use: "status", Short: "Show how the running gateway is: listeners, sessions, who is locked out",
-		Example: "  weir status\n  weir status -o json | jq .sessions",
+		Use: "status", Short: "Show whether anything is lost or behind, and the listeners, sessions and lock-outs of the running gateway",
+		Long: "Show whether anything is lost or behind, and the listeners, sessions and lock-outs of the running gateway, or how the\n" +
+			"archive worker is. The exit code is 1 when something needs a hand; what does is said at the end.",
+		Example: "  weir status\n  weir status -o json | jq .evidence",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			var s gateway.Status
-			if err := w.ask(cmd.Context(), http.MethodGet, "status", nil, &s); err != nil {
+			cfg, err := load(w.config)
+			if err != nil {
 				return err
 			}
+			s := status{Status: &gateway.Status{}}
+			if err := w.ask(cmd.Context(), http.MethodGet, "status", nil, s.Status); errors.Is(err, errNotOurs) {
+				s.Status = nil
+				if s.Evidence, _ = askHealth(cmd.Context(), cfg); s.Evidence == nil || s.Evidence.SpoolLimit > 0 {
+					return err
+				}
+			} else if err != nil {
+				return err
+			} else if s.Evidence, err = askHealth(cmd.Context(), cfg); err != nil {
+				return err
+			}
+			if s.Status != nil && !s.Ready {
+				s.Evidence.Hands = append([]string{"the gateway takes no clients: " + strings.Join(s.Why, "; ")}, s.Evidence.Hands...)
+			}
 			if output == "json" {
-				return a.printJSON(s)
+				err = a.printJSON(s)
+			} else {
+				a.printStatus(s)
 			}
-			field := func(name, text string) { fmt.Fprintf(a.out, "%-12s %s\n", name, printable(text)) }
-			field("gateway", strings.TrimSpace(s.Gateway+" "+s.Version))
-			field("started", s.Started.Local().Format(time.DateTime))
-			ready := "yes"
-			if !s.Ready {
-				ready = "no: " + strings.Join(s.Why, "; ")
+			if err == nil && len(s.Evidence.Hands) > 0 {
+				err = &exit{exitNo, nil}
 			}
-			field("ready", ready)
-			field("connections", fmt.Sprint(s.Connections))
-			field("sessions", fmt.Sprint(s.Sessions))
-			for _, l := range s.Listeners {
-				field("listener", l.Address+" "+l.Protocol+": "+strings.Join(l.Targets, ", "))
-			}
-			for _, l := range s.Locked {
-				field("locked out", l.Source+" until "+l.Until.Local().Format(time.DateTime)+" (weir unlock "+l.Source+")")
-			}
-			return nil
+			return err
 		},
 	}
 	w.flags(c)
 	outputFlag(c, &output)
 	return c
+}
+
+func (a *app) printStatus(s status) {
+	field := func(name, text string) { fmt.Fprintf(a.out, "%-12s %s\n", name, printable(text)) }
+	if g := s.Status; g != nil {
+		field("gateway", strings.TrimSpace(g.Gateway+" "+g.Version))
+		field("started", g.Started.Local().Format(time.DateTime))
+		ready := "yes"
+		if !g.Ready {
+			ready = "no: " + strings.Join(g.Why, "; ")
+		}
+		field("ready", ready)
+	}
+	s.Evidence.lines(field)
+	if g := s.Status; g != nil {
+		field("connections", fmt.Sprint(g.Connections))
+		field("sessions", fmt.Sprint(g.Sessions))
+		for _, l := range g.Listeners {
+			field("listener", l.Address+" "+l.Protocol+": "+strings.Join(l.Targets, ", "))
+		}
+		for _, l := range g.Locked {
+			field("locked out", l.Source+" until "+l.Until.Local().Format(time.DateTime)+" (weir unlock "+l.Source+")")
+		}
+	}
+	for _, hand := range s.Evidence.Hands {
+		field("attention", hand)
+	}
 }
 
 func (a *app) reloadNow() *cobra.Command {

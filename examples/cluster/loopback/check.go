@@ -13,7 +13,9 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"strconv"
 	"strings"
+	"time"
 
 	"github.com/klauspost/compress/zstd"
 )
@@ -23,7 +25,16 @@ type Finding struct {
 	Sessions, Records, Answers int
 	Ran, Recorded, Denied      int // statements by their marks
 	Crashed                    int // sessions whose seal says that their gateway was gone
+	Bounded                    Loss
 	Problems                   []string
+}
+
+// Loss is what was lost of sessions whose promise is bounded, and may be.
+type Loss struct {
+	Sessions, Short, Gone int   // there were; that lack something at their end; of which there is no record at all
+	Bytes                 int64 // the most that one lacks
+	Time                  time.Duration
+	Statements            int // ran without a record
 }
 
 func (f *Finding) problem(format string, v ...any) {
@@ -75,10 +86,14 @@ func (c *Cluster) Check(seen []Seen) (*Finding, error) {
 	if s.Doubled > 0 {
 		f.problem("I4: %d blocks are stored twice", s.Doubled)
 	}
-	accounts := map[string]Seen{}
+	accounts, windows := map[string]Seen{}, map[string]*Window{}
 	for _, a := range seen {
 		accounts[a.Name] = a
 		f.Answers += a.Answers
+		if a.Window != nil {
+			windows[a.Name] = a.Window
+			f.Bounded.Sessions++
+		}
 	}
 	recorded, denied := map[string]bool{}, map[string]bool{}
 	for id := range s.Sessions {
@@ -101,11 +116,12 @@ func (c *Cluster) Check(seen []Seen) (*Finding, error) {
 			case r.Kind == KindOpen:
 				name = facts.Details["application_name"]
 				d.want = accounts[name]
-			case r.Kind == KindCommand && facts.Stage != "prepare":
+			case r.Kind == KindCommand:
 				for _, m := range marker.FindAllStringSubmatch(facts.Command.Text, -1) {
-					if facts.Denied != nil {
+					switch {
+					case facts.Denied != nil:
 						denied[m[1]] = true
-					} else {
+					case facts.Stage != "prepare":
 						recorded[m[1]] = true
 					}
 				}
@@ -123,6 +139,8 @@ func (c *Cluster) Check(seen []Seen) (*Finding, error) {
 		}
 		if want, ok := accounts[name]; ok {
 			switch {
+			case d.bytes < want.Bytes && want.Window != nil:
+				f.short(id, want, d)
 			case d.bytes < want.Bytes:
 				f.problem("I1: session %s (%s): the client saw %d bytes, the record has %d", id, name, want.Bytes, d.bytes)
 			case want.Bytes > 0 && d.sum != want.Sum:
@@ -131,7 +149,12 @@ func (c *Cluster) Check(seen []Seen) (*Finding, error) {
 			delete(accounts, name)
 		}
 	}
-	for name := range accounts {
+	for name, a := range accounts {
+		if a.Window != nil && a.Window.mayMissAll(a.Bytes) {
+			f.Bounded.Gone++
+			f.Bounded.Bytes = max(f.Bounded.Bytes, a.Bytes)
+			continue
+		}
 		f.problem("I1: %s was let in, and has no record", name)
 	}
 	ran, err := statements(c.Postgres.LogFile())
@@ -139,17 +162,51 @@ func (c *Cluster) Check(seen []Seen) (*Finding, error) {
 		return nil, err
 	}
 	for m := range ran {
-		if !recorded[m] {
-			f.problem("I2: %s ran and is not in the record", m)
+		if recorded[m] {
+			continue
 		}
+		if name, n := marked(m); windows[name] != nil && windows[name].mayMiss(n) {
+			f.Bounded.Statements++
+			continue
+		}
+		f.problem("I2: %s ran and is not in the record", m)
 	}
 	for m := range denied {
 		if ran[m] {
 			f.problem("I5: %s was denied and ran", m)
 		}
 	}
+	for _, a := range seen {
+		for _, m := range a.Denied {
+			if _, n := marked(m); !denied[m] && (a.Window == nil || !a.Window.mayMiss(n)) {
+				f.problem("I5: %s was denied, and the record does not say so", m)
+			}
+		}
+	}
 	f.Ran, f.Recorded, f.Denied = len(ran), len(recorded), len(denied)
 	return f, nil
+}
+
+// short judges a session that lacks something at its end: the promise bounded says how much that may be.
+func (f *Finding) short(id string, want Seen, d *delivered) {
+	lost, ok := want.Window.mayEnd(d.bytes, want.Bytes, hex.EncodeToString(d.hash.Sum(nil)))
+	if !ok {
+		f.problem("I1: session %s (%s), bounded: the client saw %d bytes, the record has %d, and ends where it may not", id, want.Name, want.Bytes, d.bytes)
+		return
+	}
+	f.Bounded.Short++
+	f.Bounded.Bytes, f.Bounded.Time = max(f.Bounded.Bytes, want.Bytes-d.bytes), max(f.Bounded.Time, lost)
+}
+
+// marked takes a mark apart: the client's session, and the number of what it asked.
+func marked(mark string) (name string, n int) {
+	name, rest, _ := strings.Cut(mark, ".")
+	digits, _, _ := strings.Cut(rest, ".")
+	n, err := strconv.Atoi(digits)
+	if err != nil {
+		n = -1
+	}
+	return name, n
 }
 
 // statements are the marks in the database's log of statements.

@@ -33,6 +33,9 @@ type Seen struct {
 	Answers int
 	Bytes   int64
 	Sum     string
+	Denied  []string // the marks of what a policy refused
+	// Window is what a session may lack at its end whose promise is bounded; nil: nothing.
+	Window *Window
 }
 
 // Refusal is an error of the server's or the gateway's.
@@ -40,13 +43,16 @@ type Refusal struct{ Severity, Code, Message string }
 
 func (e *Refusal) Error() string { return e.Severity + " " + e.Code + ": " + e.Message }
 
-// Dial signs in.
-func Dial(address, token, name string) (*Client, error) {
+// Dial signs in. A client of a target whose promise is bounded says so.
+func Dial(address, token, name string, bounded bool) (*Client, error) {
 	conn, err := net.DialTimeout("tcp", address, 3*time.Second)
 	if err != nil {
 		return nil, err
 	}
 	c := &Client{Conn: conn, in: bufio.NewReaderSize(conn, 16<<10), seen: sha256.New(), limit: 20 * time.Second, Seen: Seen{Name: name}}
+	if bounded {
+		c.Window = &Window{}
+	}
 	if err := c.signIn(token); err != nil {
 		_ = conn.Close()
 		return nil, err
@@ -81,6 +87,10 @@ func (c *Client) signIn(token string) error {
 		case 'Z':
 			c.seen.Reset()
 			c.Bytes = 0
+			if c.Window != nil {
+				c.Window = &Window{}
+				c.Window.saw(0, c.seen)
+			}
 			c.note()
 			return nil
 		}
@@ -115,6 +125,9 @@ func (c *Client) read() (typ byte, body []byte, err error) {
 	}
 	c.saw(head[:])
 	c.saw(body[:n])
+	if c.Window != nil {
+		c.Window.saw(c.Bytes, c.seen)
+	}
 	return head[0], body, err
 }
 
@@ -138,19 +151,41 @@ func (c *Client) Query(sql string) (*Refusal, error) {
 
 // Extended asks by the extended protocol.
 func (c *Client) Extended(sql string, params ...string) (*Refusal, error) {
+	if _, err := c.Write(extended(nil, sql, params...)); err != nil {
+		return nil, err
+	}
+	return c.answer()
+}
+
+func extended(b []byte, sql string, params ...string) []byte {
 	bind := append([]byte("\x00\x00\x00\x00"), byte(len(params)>>8), byte(len(params)))
 	for _, p := range params {
 		bind = append(binary.BigEndian.AppendUint32(bind, uint32(len(p))), p...)
 	}
-	b := frame('P', []byte("\x00"+sql+"\x00\x00\x00"))
+	b = append(b, frame('P', []byte("\x00"+sql+"\x00\x00\x00"))...)
 	b = append(b, frame('B', append(bind, 0, 0))...)
 	b = append(b, frame('D', []byte("P\x00"))...)
 	b = append(b, frame('E', []byte("\x00\x00\x00\x00\x00"))...)
-	b = append(b, frame('S', nil)...)
+	return append(b, frame('S', nil)...)
+}
+
+// Pipeline asks for everything at once, and reads the answers, which come in order.
+func (c *Client) Pipeline(sql ...string) (refused []*Refusal, err error) {
+	var b []byte
+	for _, q := range sql {
+		b = extended(b, q)
+	}
 	if _, err := c.Write(b); err != nil {
 		return nil, err
 	}
-	return c.answer()
+	for range sql {
+		r, err := c.answer()
+		if err != nil {
+			return refused, err
+		}
+		refused = append(refused, r)
+	}
+	return refused, nil
 }
 
 // answer reads up to ReadyForQuery.

@@ -27,6 +27,10 @@ type Options struct {
 	Log      io.Writer
 	// GatewayData overrides where a gateway keeps its data.
 	GatewayData func(i int) string
+	// Links says that the ways between NATS servers, and from gateways and workers to them, can be cut: see Cluster.Links.
+	Links bool
+	// Bounded says that every so-manyth client asks at a target whose promise is bounded; 0: none.
+	Bounded int
 }
 
 // Cluster is the running whole.
@@ -38,9 +42,11 @@ type Cluster struct {
 	Gateways []*Process
 	Workers  []*Process
 	Listen   []string // where the gateways are
+	Loose    []string // where their target is whose promise is bounded
+	Links    []*Link
 	Token    string
 
-	natsURL  string
+	clients  []string // where the NATS servers take clients
 	monitors []string
 }
 
@@ -156,30 +162,55 @@ func (c *Cluster) nodes(context.Context) error {
 	if err != nil {
 		return err
 	}
-	var urls, routes []string
-	for i := range 3 {
-		urls = append(urls, "nats://"+ports[3*i])
-		routes = append(routes, `"nats://`+ports[3*i+1]+`"`)
-	}
-	c.natsURL = strings.Join(urls, ",")
 	for i := range 3 {
 		name := fmt.Sprint("nats-", i)
+		var routes []string
+		for k := range 3 {
+			if k == i {
+				continue
+			}
+			way, err := c.way(name, fmt.Sprint("nats-", k), ports[3*k+1])
+			if err != nil {
+				return err
+			}
+			routes = append(routes, `"nats://`+way+`"`)
+		}
+		// What servers tell of each other's addresses would lead past the links: clients are told nothing, and other
+		// servers a port that nobody has.
+		quiet := ""
+		if c.Options.Links {
+			quiet = `, advertise: "127.0.0.1:1", no_advertise: true`
+		}
 		dir := filepath.Join(c.Dir, name)
 		file := filepath.Join(c.Dir, name+".conf")
 		err := os.WriteFile(file, fmt.Appendf(nil, `server_name: %s
 listen: "%s"
 http: "%s"
 jetstream { store_dir: "%s", max_file_store: 64GB, sync_interval: always }
-cluster { name: weir, listen: "%s", routes: [%s] }
-`, name, ports[3*i], ports[3*i+2], dir, ports[3*i+1], strings.Join(routes, ", ")), 0o600)
+cluster { name: weir, listen: "%s", routes: [%s]%s }
+`, name, ports[3*i], ports[3*i+2], dir, ports[3*i+1], strings.Join(routes, ", "), quiet), 0o600)
 		if err != nil {
 			return err
 		}
 		p := &Process{Name: name, program: c.NATS, args: []string{"-c", file}, log: filepath.Join(c.Dir, name+".log"), ready: answers("http://" + ports[3*i+2] + "/healthz")}
 		c.Nodes = append(c.Nodes, p)
+		c.clients = append(c.clients, ports[3*i])
 		c.monitors = append(c.monitors, ports[3*i+2])
 	}
 	return c.up(c.Nodes, 30*time.Second)
+}
+
+// way is where a process reaches an address of another one: there, or through a link.
+func (c *Cluster) way(from, to, address string) (string, error) {
+	if !c.Options.Links {
+		return address, nil
+	}
+	k, err := newLink(from, to, address)
+	if err != nil {
+		return "", err
+	}
+	c.Links = append(c.Links, k)
+	return k.Addr(), nil
 }
 
 // up starts processes and waits until all of them are ready.
@@ -197,25 +228,41 @@ func (c *Cluster) up(all []*Process, limit time.Duration) error {
 	return nil
 }
 
-func (c *Cluster) configuration(name, data, admin, listen string) (string, error) {
+func (c *Cluster) configuration(name, data, admin, listen, loose string) (string, error) {
+	var urls []string
+	for i, address := range c.clients {
+		way, err := c.way(name, c.Nodes[i].Name, address)
+		if err != nil {
+			return "", err
+		}
+		urls = append(urls, "nats://"+way)
+	}
 	file := filepath.Join(c.Dir, name+".yaml")
-	return file, os.WriteFile(file, fmt.Appendf(nil, `data: %s
-listen: {admin: %q}
+	return file, os.WriteFile(file, fmt.Appendf(nil, `data: %[1]s
+listen: {admin: %[2]q}
 journal:
   promise: strict
-  nats: {url: %q, replicas: 3}
+  nats: {url: %[3]q, replicas: 3}
 policies:
   - {name: guardrails, path: policies, timeout: 5s}
 chain: [guardrails]
 targets:
   - name: orders
     protocol: postgres
-    listen: %q
-    upstream: {address: %q, database: orders, tls: disable}
+    listen: %[4]q
+    upstream: {address: %[6]q, database: orders, tls: disable}
     credential: {user: app, password: "${env:ORDERS_PASSWORD}"}
     record: full
     limits: {drain: 3s}
-`, data, admin, c.natsURL, listen, c.Postgres.Addr()), 0o600)
+  - name: orders-bounded
+    protocol: postgres
+    listen: %[5]q
+    upstream: {address: %[6]q, database: orders, tls: disable}
+    credential: {user: app, password: "${env:ORDERS_PASSWORD}"}
+    record: full
+    promise: bounded
+    limits: {drain: 3s}
+`, data, admin, strings.Join(urls, ","), listen, loose, c.Postgres.Addr()), 0o600)
 }
 
 func (c *Cluster) process(name, role, config string) *Process {
@@ -235,13 +282,13 @@ func (c *Cluster) workers(context.Context) error {
 			return err
 		}
 	}
-	ports, err := freePorts(2 * c.Options.Workers)
+	ports, err := freePorts(3 * c.Options.Workers)
 	if err != nil {
 		return err
 	}
 	for i := range c.Options.Workers {
 		name := fmt.Sprint("archive-", i)
-		config, err := c.configuration(name, filepath.Join(c.Dir, "archive"), ports[2*i], ports[2*i+1])
+		config, err := c.configuration(name, filepath.Join(c.Dir, "archive"), ports[3*i], ports[3*i+1], ports[3*i+2])
 		if err != nil {
 			return err
 		}
@@ -261,7 +308,7 @@ func (c *Cluster) workers(context.Context) error {
 
 // gateways starts the gateways. They have the same keys, so that a token is good for all of them.
 func (c *Cluster) gateways(context.Context) error {
-	ports, err := freePorts(2 * c.Options.Gateways)
+	ports, err := freePorts(3 * c.Options.Gateways)
 	if err != nil {
 		return err
 	}
@@ -275,7 +322,7 @@ func (c *Cluster) gateways(context.Context) error {
 		if err := os.MkdirAll(data, 0o700); err != nil {
 			return err
 		}
-		config, err := c.configuration(name, data, ports[2*i], ports[2*i+1])
+		config, err := c.configuration(name, data, ports[3*i], ports[3*i+1], ports[3*i+2])
 		if err != nil {
 			return err
 		}
@@ -289,7 +336,8 @@ func (c *Cluster) gateways(context.Context) error {
 		} else if err := copyKeys(filepath.Join(first, "keys"), filepath.Join(data, "keys")); err != nil {
 			return err
 		}
-		c.Listen = append(c.Listen, ports[2*i+1])
+		c.Listen = append(c.Listen, ports[3*i+1])
+		c.Loose = append(c.Loose, ports[3*i+2])
 		p := c.process(name, "gateway", config)
 		c.Gateways = append(c.Gateways, p)
 		if err := c.up([]*Process{p}, 60*time.Second); err != nil {
@@ -361,12 +409,18 @@ func (c *Cluster) Archive() string { return filepath.Join(c.Dir, "archive", "arc
 // Close ends everything, in the order in which nothing is lost.
 func (c *Cluster) Close() error {
 	var all []error
+	for _, k := range c.Links {
+		k.Heal()
+	}
 	for _, group := range [][]*Process{c.Gateways, c.Workers, c.Nodes} {
 		for _, p := range group {
 			if err := p.Stop(40 * time.Second); err != nil && !strings.HasPrefix(p.Name, "nats") {
 				all = append(all, err)
 			}
 		}
+	}
+	for _, k := range c.Links {
+		k.Close()
 	}
 	if c.Postgres != nil {
 		all = append(all, c.Postgres.Stop())

@@ -51,9 +51,18 @@ func (t *torture) bites(seen []loopback.Seen) error {
 // replays demands that what weir replay gives back is what the client saw (I10).
 func (t *torture) replays(seen []loopback.Seen) error {
 	out, errs, code := t.c.Run("sessions", "-o", "json", "--limit", "1000000")
-	var list []struct{ ID, Identity string }
+	var list []struct{ ID, Identity, End string }
 	if err := json.Unmarshal([]byte(out), &list); err != nil {
 		return fmt.Errorf("weir sessions ended with %d: %w: %s", code, err, errs)
+	}
+	open := 0
+	for _, s := range list {
+		if s.End == "" {
+			open++
+		}
+	}
+	if open > 0 { // the index is no evidence, and can be made anew
+		fmt.Fprintf(t.Out, "NOT in order: the index lists %d of %d sessions as open, and all are sealed; weir index rebuild mends it\n", open, len(list))
 	}
 	accounts := map[string]loopback.Seen{}
 	for _, s := range seen {
@@ -96,6 +105,9 @@ func (t *torture) replays(seen []loopback.Seen) error {
 		want, ok := accounts[name]
 		if !ok || want.Bytes == 0 {
 			continue
+		}
+		if int64(len(b)) < want.Bytes && want.Window != nil {
+			continue // what may be missing at its end has been judged
 		}
 		if int64(len(b)) < want.Bytes {
 			return fmt.Errorf("I10: weir replay %s gives %d bytes, the client saw %d", list[i].ID, len(b), want.Bytes)

@@ -32,6 +32,7 @@ type torture struct {
 	counts map[string]int
 	order  []string
 	busy   map[*loopback.Process]bool // being broken, or on its way back
+	cutNow map[*loopback.Link]bool
 	failed error
 	wg     sync.WaitGroup
 	quorum time.Time     // when a NATS server was broken last
@@ -59,7 +60,8 @@ func (t *torture) run(ctx context.Context) (err error) {
 		return err
 	}
 	t.rnd, t.counts, t.busy = rand.New(rand.NewPCG(t.Seed, 1)), map[string]int{}, map[*loopback.Process]bool{}
-	o := loopback.Options{Dir: t.Dir, Log: t.Out}
+	t.cutNow = map[*loopback.Link]bool{}
+	o := loopback.Options{Dir: t.Dir, Log: t.Out, Links: true, Bounded: 4}
 	unmount := t.smallDisk(&o)
 	if t.c, err = loopback.Start(ctx, o); err != nil {
 		unmount()
@@ -235,7 +237,7 @@ func kill(p *loopback.Process) { p.Kill() }
 // once does one thing.
 func (t *torture) once() {
 	t.mu.Lock()
-	pause, nats, other := time.Duration(t.rnd.IntN(2000))*time.Millisecond, t.rnd.IntN(10), t.rnd.IntN(100)
+	pause, nats, other := time.Duration(t.rnd.IntN(2000))*time.Millisecond, t.rnd.IntN(14), t.rnd.IntN(106)
 	t.mu.Unlock()
 	hang := func(p *loopback.Process) {
 		_ = p.Signal(syscall.SIGSTOP) // gone already
@@ -258,8 +260,10 @@ func (t *torture) once() {
 			t.breakOne("kill NATS server", t.c.Nodes, func(p *loopback.Process) { p.Kill(); time.Sleep(pause) })
 		case n < 8:
 			t.breakOne("hang NATS server", t.c.Nodes, hang)
-		default:
+		case n < 10:
 			t.breakOne("kill NATS server that hangs", t.c.Nodes, hangAndKill)
+		default:
+			t.partNodes(n < 12)
 		}
 		return
 	}
@@ -276,8 +280,12 @@ func (t *torture) once() {
 		t.breakOne("kill gateway whose writes fail (EIO)", t.c.Gateways, t.failWrites)
 	case n < 95 && t.small != "":
 		t.breakOne("fill disk of a gateway", t.c.Gateways[:1], t.fill)
-	default:
+	case n < 100:
 		t.breakOne("kill gateway that hangs", t.c.Gateways, hangAndKill)
+	case n < 104:
+		t.partClient("gateway", t.c.Gateways, n < 102)
+	default:
+		t.partClient("archive worker", t.c.Workers, n < 105)
 	}
 }
 
@@ -319,6 +327,8 @@ func (t *torture) settle(seen []loopback.Seen) error {
 		up.Sub(began).Seconds(), sealed.Seconds(), last.Sessions, last.Blocks, last.Records)
 	fmt.Fprintf(t.Out, "I1–I5, I7 and I11 hold: %d answers to %d clients' sessions are in %d sessions and %d records byte for byte; %d statements ran, %d were recorded, %d denied; %d sessions were cut by a crash\n",
 		f.Answers, len(seen), f.Sessions, f.Records, f.Ran, f.Recorded, f.Denied, f.Crashed)
+	fmt.Fprintf(t.Out, "bounded: of %d sessions %d lack something at their end, at most %d bytes that came within %.0f ms, and %d have no record at all; %d statements ran without one\n",
+		f.Bounded.Sessions, f.Bounded.Short, f.Bounded.Bytes, float64(f.Bounded.Time.Microseconds())/1000, f.Bounded.Gone, f.Bounded.Statements)
 	if f.Ran == 0 || f.Denied == 0 || f.Answers == 0 {
 		return errors.New("too little happened for this to say anything")
 	}
