@@ -14,7 +14,7 @@ type span struct {
 type queue struct {
 	mu    sync.Mutex
 	spans []span
-	bytes int
+	bytes int // of memory: a buffer that is used again may be far larger than what is in it
 	bound int
 	wake  chan struct{}
 }
@@ -24,10 +24,10 @@ func (q *queue) add(s span) bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	kept := s.b != nil
-	if kept && q.bytes+len(s.b) > q.bound {
+	if kept && q.bytes+cap(s.b) > q.bound {
 		s.b, kept = nil, false
 	}
-	q.bytes += len(s.b)
+	q.bytes += cap(s.b)
 	if n := len(q.spans); s.b == nil && s.loss == 0 && n > 0 && q.spans[n-1].b == nil && q.spans[n-1].loss == 0 {
 		q.spans[n-1].to = s.to // one long read instead of many
 	} else {
@@ -59,7 +59,7 @@ func (q *queue) drop(to uint64) {
 		s.from = to
 		return
 	}
-	q.bytes -= len(s.b)
+	q.bytes -= cap(s.b)
 	q.spans[0] = span{}
 	q.spans = q.spans[1:]
 	if len(q.spans) == 0 {
