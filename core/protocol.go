@@ -60,6 +60,13 @@ type Connector interface {
 	Connect(t *Target, c Contact) (line string, env map[string]string)
 }
 
+// Enroller is a Protocol whose usual clients can hold something better than a token to sign in with.
+type Enroller interface {
+	// Enroll shows the token once, over the line that Connect made, and keeps what it gets for it beside the private key
+	// in file, which it makes where there is none. It returns the line to use from then on, and until when.
+	Enroll(ctx context.Context, connect, token, file string) (line string, until time.Time, err error)
+}
+
 // Contact is how a client reaches a listener.
 type Contact struct {
 	Address string // host:port
