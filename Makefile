@@ -36,6 +36,19 @@ sdks-here: # those whose tools are there; continuous integration tries to instal
 bench-plugins: sdks-here ## what a guest costs: a cell masked, a command asked; sdk/BENCHMARKS.md has the targets
 	go test -run '^$$' -bench '^Benchmark(Floor|Mask|RoundTrip|PII)$$' -benchtime 1s -count $(or $(COUNT),5) ./core/wasm
 
+.PHONY: load-ssh
+load-ssh: ## a gigabyte each way through SSH, a million changes of the window, a thousand channels, keys anew every KiB
+	go test -count 1 -v -timeout 30m -run '^(TestTransfer|TestWindowChangeFlood|TestChannelsInTurn|TestSmallWindow|TestRekey)$$' ./protocols/ssh -args -megabytes 1024 -load
+
+.PHONY: soak-ssh
+soak-ssh: plugins ## gigabytes each way through a real gateway: its memory must stay within bounds (MEGABYTES=n)
+	go test -count 1 -v -timeout 30m -run '^TestMemory$$' ./protocols/ssh/bench -args -megabytes $(or $(MEGABYTES),2048)
+
+.PHONY: bench-ssh
+bench-ssh: bin/weir ## what Weir costs beside a direct scp and the barest SSH proxy; writes protocols/ssh/BENCHMARKS.md (MEGABYTES=n ROUNDS=n)
+	go build -o bin/bench-ssh ./protocols/ssh/bench
+	bin/bench-ssh -weir bin/weir -megabytes $(or $(MEGABYTES),1024) -rounds $(or $(ROUNDS),5) -o protocols/ssh/BENCHMARKS.md
+
 .PHONY: bench-policies
 bench-policies: ## what a policy costs: kept and not, 1,000 rules, a reload of 100 MB, a backtest; writes policies/BENCHMARKS.md
 	@mkdir -p bin

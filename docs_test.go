@@ -245,7 +245,7 @@ func TestDemo(t *testing.T) {
 
 // TestDocuments checks what the other documents tell people to run.
 func TestDocuments(t *testing.T) {
-	for _, file := range []string{"CONTRIBUTING.md", "SECURITY.md", "RATIONALE.md", "protocols/postgres/README.md", "policies/README.md", "examples/agent-loop/README.md", "core/identity/README.md", "core/gateway/ADMIN.md"} {
+	for _, file := range []string{"CONTRIBUTING.md", "SECURITY.md", "RATIONALE.md", "protocols/postgres/README.md", "protocols/ssh/README.md", "policies/README.md", "examples/agent-loop/README.md", "core/identity/README.md", "core/gateway/ADMIN.md"} {
 		for _, b := range readBlocks(t, file) {
 			switch b.kind {
 			case "sh":

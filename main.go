@@ -9,12 +9,14 @@ import (
 	"github.com/weir-gateway/weir/plugins"
 	"github.com/weir-gateway/weir/policies"
 	"github.com/weir-gateway/weir/protocols/postgres"
+	"github.com/weir-gateway/weir/protocols/ssh"
 	"github.com/weir-gateway/weir/sdk"
 )
 
 // What this build speaks: one import and one line a protocol.
 var protocols = []core.Protocol{
 	postgres.New(),
+	ssh.New(),
 }
 
 func main() {

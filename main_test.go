@@ -25,6 +25,7 @@ import (
 	"github.com/weir-gateway/weir/core/opa"
 	"github.com/weir-gateway/weir/plugins"
 	"github.com/weir-gateway/weir/protocols/postgres/postgrestest"
+	"github.com/weir-gateway/weir/protocols/ssh/sshtest"
 )
 
 // TestMain puts a command weir on the PATH of all tests. It is this very binary, which calls main.
@@ -145,6 +146,17 @@ var commands = map[string]func(ts *testscript.TestScript, neg bool, args []strin
 			_, err := s.Psql(context.Background(), "postgres", ts.ReadFile(file))
 			ts.Check(err)
 		}
+	},
+	// sshd starts a private OpenSSH server. SSHTEST_ADDR, SSHTEST_USER, SSHTEST_KEY (a file) and SSHTEST_HOSTKEY (a line) tell
+	// how to reach it.
+	"sshd": func(ts *testscript.TestScript, _ bool, _ []string) {
+		s, err := sshtest.Start(context.Background())
+		ts.Check(err)
+		ts.Defer(func() { _ = s.Stop() })
+		ts.Setenv("SSHTEST_ADDR", s.Addr)
+		ts.Setenv("SSHTEST_USER", s.User)
+		ts.Setenv("SSHTEST_KEY", filepath.Join(s.Dir, "key"))
+		ts.Setenv("SSHTEST_HOSTKEY", s.HostKey)
 	},
 	// freeport NAME… sets each variable to a port of 127.0.0.1 that nothing listens on.
 	"freeport": func(ts *testscript.TestScript, _ bool, args []string) {
