@@ -518,7 +518,7 @@ func TestWrongUse(t *testing.T) {
 		"unknown command":                    {"sreve"},
 		"unknown flag":                       {"check", "--fast"},
 		"--output is text or json":           {"sessions", "-o", "xml"},
-		"--format is text or json":           {"replay", "x", "--format", "xml"},
+		"--format is text or json or csv":    {"replay", "x", "--format", "xml"},
 		"--speed cannot be negative":         {"replay", "x", "--speed", "-1"},
 		"--since: \"yesterday\" is not":      {"sessions", "--since", "yesterday"},
 		"verify needs session ids, or --all": {"verify"},
