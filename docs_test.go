@@ -388,7 +388,7 @@ func checkConfig(t *testing.T, b block) {
 }
 
 // compare finds each line that a document shows in what was printed, in order. Spaces, ids, times and the numbers of
-// records and blocks may differ, and … stands for anything.
+// records, blocks and sessions may differ, and … stands for anything.
 func compare(t *testing.T, b block, shown, printed string) {
 	t.Helper()
 	got := strings.Split(plainly(printed), "\n")
@@ -412,7 +412,7 @@ func compare(t *testing.T, b block, shown, printed string) {
 var (
 	instant = regexp.MustCompile(`\d{4}-\d\d-\d\d[ T]\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)?`)
 	spaces  = regexp.MustCompile(`[ \t]+`)
-	counts  = regexp.MustCompile(`record \d+|\d+ (records?|blocks?)`)
+	counts  = regexp.MustCompile(`record \d+|\d+ (records?|blocks?|sessions?)`)
 	lining  = regexp.MustCompile(`-{2,}`)
 )
 
