@@ -28,7 +28,7 @@ type building struct {
 	started, ended                          int64
 	commands, rows, bytes, denied           int64
 	end                                     string
-	blocks                                  uint64
+	blocks, saved                           uint64 // read; of them in the file
 	head                                    [32]byte
 	chained, sealed                         bool
 	gap                                     bool              // the store has blocks that come after one it has not
@@ -66,6 +66,19 @@ func (x *Index) Add(ctx context.Context, store core.Store, blocks []core.Block) 
 	}
 	x.mu.Lock()
 	defer x.mu.Unlock()
+	var err error
+	for range 3 {
+		if err = x.add(ctx, store, blocks); !errors.Is(err, errMoved) {
+			break
+		}
+	}
+	return err
+}
+
+// errMoved says that another process has written a session's row since this one did: a worker that hung has had a successor.
+var errMoved = errors.New("another process has written the same session")
+
+func (x *Index) add(ctx context.Context, store core.Store, blocks []core.Block) error {
 	touched := map[string]*building{}
 	anew := map[string]bool{}
 	for i := range blocks {

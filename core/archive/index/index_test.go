@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -388,4 +389,58 @@ func TestQuick(t *testing.T) {
 		t.Errorf("the final write: %+v, %v, after %v", last, err, took)
 	}
 	t.Logf("%8.2f ms  the final write", time.Since(at).Seconds()*1000)
+}
+
+// TestHungWriter: a process that was stopped in the middle of a session, and goes on when another has taken the session to its end,
+// puts nothing back.
+func TestHungWriter(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "index.db")
+	hung, other := mustOpen(t, path), mustOpen(t, path)
+	enc := ledger.NewEncoder()
+	c := begin(enc, "a", "alice", noon)
+	c.command("SELECT first", "orders", "read", "")
+	var blocks []core.Block
+	put := func(first uint64, seal bool) {
+		h := core.BlockHeader{Session: c.id, Number: uint64(len(blocks)), FirstSeq: first, LastSeq: c.next - 1, Seal: seal}
+		if len(blocks) > 0 {
+			h.Prev = blocks[len(blocks)-1].Hash
+		}
+		b, err := enc.Encode(h, 0, c.payload)
+		if err != nil {
+			t.Fatal(err)
+		}
+		blocks, c.payload = append(blocks, b), nil
+	}
+	put(0, false)
+	second := c.next
+	c.command("SELECT second", "orders", "read", "")
+	put(second, false)
+	c.payload = ledger.AppendSeal(nil, ledger.Seal{End: core.EndCrash, Records: c.next, Blocks: 3, Root: blocks[1].Hash, Time: c.at})
+	put(c.next, true)
+	m := memory{c.id: blocks}
+	add := func(x *Index, b []core.Block) {
+		t.Helper()
+		if err := x.Add(context.Background(), m, b); err != nil {
+			t.Fatal(err)
+		}
+	}
+	add(hung, blocks[:1])
+	add(other, blocks)
+	want := row(t, other, c.id)
+	if want.End != string(core.EndCrash) || want.Commands != 2 {
+		t.Fatalf("the session's end is not in the index: %+v", want)
+	}
+	add(hung, blocks[1:2])
+	if got := row(t, other, c.id); !reflect.DeepEqual(got, want) {
+		t.Errorf("the process that hung made of %+v\n%+v", want, got)
+	}
+}
+
+func row(t *testing.T, x *Index, id string) Session {
+	t.Helper()
+	s, err := x.Session(context.Background(), id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
 }

@@ -32,17 +32,22 @@ func (x *Index) save(ctx context.Context, touched map[string]*building, anew map
 		return err
 	}
 	for id, s := range touched {
+		blocks, err := known(ctx, tx, id)
+		if err != nil {
+			return err
+		}
+		if !anew[id] && blocks != s.saved {
+			return errMoved
+		}
 		if anew[id] {
-			if blocks, err := known(ctx, tx, id); err != nil {
-				return err
-			} else if blocks > s.blocks { // a gateway beside this process has read further
+			if blocks > s.blocks { // a gateway beside this process has read further
 				continue
 			}
 			if err := forget(ctx, tx, id); err != nil {
 				return err
 			}
 		}
-		_, err := tx.ExecContext(ctx, `INSERT OR REPLACE INTO sessions
+		_, err = tx.ExecContext(ctx, `INSERT OR REPLACE INTO sessions
 			(id, identity, issuer, target, protocol, run, started, ended, commands, rows, bytes, denied, end, blocks, next, partial, head, chained, sealed)
 			VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)`,
 			id, s.identity, s.issuer, s.target, s.protocol, s.run, s.started, s.ended, s.commands, s.rows, s.bytes, s.denied, s.end,
@@ -69,6 +74,7 @@ func (x *Index) save(ctx context.Context, touched map[string]*building, anew map
 	for id, s := range touched {
 		clear(s.texts)
 		clear(s.touches)
+		s.saved = s.blocks
 		if s.sealed {
 			delete(x.building, id)
 		}
