@@ -359,7 +359,7 @@ func TestPurgeWaitsForEveryStore(t *testing.T) {
 	if err := p.w.Drain(ctx); err != nil {
 		t.Fatal(err)
 	}
-	deadline := time.Now().Add(5 * time.Second)
+	deadline := time.Now().Add(30 * time.Second)
 	for messages(t, p.j.JetStream()) > 2 { // the newest of each stream stays
 		if time.Now().After(deadline) {
 			t.Fatal("the streams are not relieved")

@@ -158,7 +158,7 @@ func (p *place) metrics() string {
 		p.t.Fatal(err)
 	}
 	defer conn.Close()
-	_ = conn.SetDeadline(time.Now().Add(5 * time.Second))
+	_ = conn.SetDeadline(time.Now().Add(30 * time.Second))
 	fmt.Fprintf(conn, "GET /metrics HTTP/1.0\r\nHost: %s\r\n\r\n", at)
 	var b strings.Builder
 	_, _ = bufio.NewReader(conn).WriteTo(&b)

@@ -182,7 +182,7 @@ func clientLeg(t *testing.T, address, root string) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		_ = conn.SetDeadline(time.Now().Add(5 * time.Second))
+		_ = conn.SetDeadline(time.Now().Add(30 * time.Second))
 		if !tc.direct {
 			var answer [1]byte
 			if _, err := conn.Write(ask); err != nil {

@@ -96,7 +96,7 @@ func TestOpenSessionsFollow(t *testing.T) {
 		select {
 		case name := <-released:
 			got[name] = true
-		case <-time.After(5 * time.Second):
+		case <-time.After(30 * time.Second):
 			t.Fatalf("released only %v", got)
 		}
 	}
@@ -123,7 +123,7 @@ func TestSettingsAreLetGo(t *testing.T) {
 			if i != want {
 				t.Fatalf("released %d, want %d", i, want)
 			}
-		case <-time.After(5 * time.Second):
+		case <-time.After(30 * time.Second):
 			t.Fatalf("%d was not released", want)
 		}
 	}

@@ -52,7 +52,7 @@ func TestLocalTLS(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer b.Close()
-		_ = b.SetDeadline(time.Now().Add(5 * time.Second))
+		_ = b.SetDeadline(time.Now().Add(30 * time.Second))
 		return tls.Client(b, client).Handshake()
 	}
 	roots := pool(t, ca)

@@ -181,7 +181,7 @@ func TestWriteErrors(t *testing.T) {
 			if err := r3.Seal(core.EndClosed); err != nil {
 				t.Fatal(err)
 			}
-			ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+			ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 			defer cancel()
 			if err := j.Flush(ctx); err != nil {
 				t.Fatal(err)
@@ -332,10 +332,10 @@ func noise(n int, seed uint64) string {
 
 func waitFor(t *testing.T, f func() bool) {
 	t.Helper()
-	deadline := time.Now().Add(5 * time.Second)
+	deadline := time.Now().Add(30 * time.Second)
 	for !f() {
 		if time.Now().After(deadline) {
-			t.Fatal("it did not happen within 5 s")
+			t.Fatal("it did not happen within 30 s")
 		}
 		time.Sleep(10 * time.Millisecond)
 	}

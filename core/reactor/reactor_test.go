@@ -148,7 +148,7 @@ func TestSlowReader(t *testing.T) {
 	if _, err := quick.left.Write([]byte("hello")); err != nil {
 		t.Fatal(err)
 	}
-	_ = quick.right.SetReadDeadline(time.Now().Add(5 * time.Second))
+	_ = quick.right.SetReadDeadline(time.Now().Add(30 * time.Second))
 	if _, err := io.ReadFull(quick.right, make([]byte, 5)); err != nil {
 		t.Fatalf("one who does not read stops others: %v", err)
 	}
@@ -177,7 +177,7 @@ func TestOvertime(t *testing.T) {
 	l := newRelay(t, nil)
 	begin := time.Now()
 	for range 20 {
-		_ = l.right.SetReadDeadline(time.Now().Add(5 * time.Second))
+		_ = l.right.SetReadDeadline(time.Now().Add(30 * time.Second))
 		if _, err := l.left.Write([]byte("y")); err != nil {
 			t.Fatal(err)
 		}
@@ -190,7 +190,7 @@ func TestOvertime(t *testing.T) {
 	}
 	close(stop)
 	for _, l := range relays {
-		_ = l.right.SetReadDeadline(time.Now().Add(5 * time.Second))
+		_ = l.right.SetReadDeadline(time.Now().Add(30 * time.Second))
 		if _, err := io.ReadFull(l.right, make([]byte, 1)); err != nil {
 			t.Fatal(err)
 		}
@@ -206,7 +206,7 @@ func TestEnds(t *testing.T) {
 				if got != w {
 					t.Errorf("%q, not %q", got, w)
 				}
-			case <-time.After(5 * time.Second):
+			case <-time.After(30 * time.Second):
 				t.Errorf("no %q", w)
 			}
 		}
@@ -255,7 +255,7 @@ func TestEnds(t *testing.T) {
 		if _, err := l.x.Write([]byte("x")); !errors.Is(err, net.ErrClosed) {
 			t.Error(err)
 		}
-		_ = l.left.SetReadDeadline(time.Now().Add(5 * time.Second))
+		_ = l.left.SetReadDeadline(time.Now().Add(30 * time.Second))
 		if _, err := l.left.Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
 			t.Errorf("the other end sees %v", err)
 		}
@@ -274,7 +274,7 @@ func TestEnds(t *testing.T) {
 			if !errors.Is(err, os.ErrDeadlineExceeded) {
 				t.Error(err)
 			}
-		case <-time.After(5 * time.Second):
+		case <-time.After(30 * time.Second):
 			t.Error("it waits for ever")
 		}
 	})
@@ -321,7 +321,7 @@ func TestBulk(t *testing.T) {
 		case n := <-reads:
 			total += n
 			calls++
-		case <-time.After(5 * time.Second):
+		case <-time.After(30 * time.Second):
 			t.Fatalf("%d bytes came", total)
 		}
 	}
@@ -475,7 +475,7 @@ func TestResumedTogether(t *testing.T) {
 	ring(first.l.bell)
 	select {
 	case <-ended:
-	case <-time.After(5 * time.Second):
+	case <-time.After(30 * time.Second):
 		t.Fatal("the second was not called while the first waited")
 	}
 }

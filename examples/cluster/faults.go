@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"strings"
 	"time"
 
 	"github.com/weir-gateway/weir/examples/cluster/loopback"
@@ -71,14 +72,25 @@ func again(out io.Writer, p *loopback.Process) error {
 	return nil
 }
 
-// sealed waits until every session has its seal in the archive.
-func sealed(c *loopback.Cluster) (r loopback.Report, err error) {
-	for end := time.Now().Add(getsAll); time.Now().Before(end); time.Sleep(200 * time.Millisecond) {
-		if r, err = c.Verify(); err == nil && r.OK && len(r.Open) == 0 {
-			return r, nil
+// archived waits until all that the clients saw is in the archive, and every session has its seal: what is on its way is not
+// missed, for it is in a gateway's log or in JetStream.
+func archived(c *loopback.Cluster, seen []loopback.Seen) (r loopback.Report, f *loopback.Finding, err error) {
+	for end := time.Now().Add(getsAll); ; time.Sleep(200 * time.Millisecond) {
+		if f, err = c.Check(seen); err == nil {
+			if r, err = c.Verify(); err == nil && r.OK && len(r.Open) == 0 && len(f.Problems) == 0 {
+				return r, f, nil
+			}
+		}
+		switch {
+		case time.Now().Before(end):
+		case err != nil:
+			return r, f, fmt.Errorf("after %v: %w", getsAll, err)
+		case len(f.Problems) > 0:
+			return r, f, fmt.Errorf("after %v the archive is not what the clients saw:\n%s", getsAll, strings.Join(f.Problems, "\n"))
+		default:
+			return r, f, fmt.Errorf("after %v weir verify says %+v", getsAll, r)
 		}
 	}
-	return r, fmt.Errorf("after %v weir verify says %+v %w", getsAll, r, err)
 }
 
 // tellLoad says what the load was, and what it cost.

@@ -34,7 +34,7 @@ func main() {
 // limits of what may take long on a busy machine.
 const (
 	goesOn  = 60 * time.Second
-	getsAll = 40 * time.Second
+	getsAll = 90 * time.Second
 )
 
 func run(ctx context.Context, out io.Writer, weir string, clients int, keep bool) (err error) {
@@ -72,18 +72,11 @@ func run(ctx context.Context, out io.Writer, weir string, clients int, keep bool
 
 	fmt.Fprintln(out, "\n== what there is at the end: weir verify, and the clients' own accounts")
 	seen := load.End()
-	report, err := sealed(c)
+	report, found, err := archived(c, seen)
 	if err != nil {
 		return err
 	}
 	fmt.Fprintf(out, "  weir verify: %d sessions, %d blocks, %d records, all sealed, nothing changed, missing or cut\n", report.Sessions, report.Blocks, report.Records)
-	found, err := c.Check(seen)
-	if err != nil {
-		return err
-	}
-	if len(found.Problems) > 0 {
-		return fmt.Errorf("the archive is not what the clients saw:\n%s", strings.Join(found.Problems, "\n"))
-	}
 	fmt.Fprintf(out, "  all %d answers that clients saw are in it, byte for byte; all %d statements that ran are; %d denied ones did not run\n", found.Answers, found.Ran, found.Denied)
 	fmt.Fprintf(out, "\nDone in %.1f s.\n", time.Since(began).Seconds())
 	if keep {

@@ -34,7 +34,7 @@ func TestClearText(t *testing.T) {
 		{"a Unix socket", &net.UnixAddr{Name: "x"}, false, true},
 	} {
 		client, server := net.Pipe()
-		_ = client.SetDeadline(time.Now().Add(5 * time.Second))
+		_ = client.SetDeadline(time.Now().Add(30 * time.Second))
 		s := &startup{conn: from{server, tc.at}, encrypted: tc.encrypted}
 		done := make(chan error, 1)
 		go func() {

@@ -108,7 +108,7 @@ func (x *held) rows() (n int) {
 // waiting waits until n commands wait, and returns them.
 func (x *held) waiting(n int) (list []core.Approval) {
 	x.t.Helper()
-	for deadline := time.Now().Add(5 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(5 * time.Millisecond) {
 		all, err := x.queue.List(context.Background(), dana)
 		if err != nil {
 			x.t.Fatal(err)
@@ -220,7 +220,7 @@ func TestHoldWait(t *testing.T) {
 				defer other.Close(context.Background())
 				beside := func() {
 					t.Helper()
-					ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+					ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 					defer cancel()
 					for range 50 {
 						var n int

@@ -104,7 +104,7 @@ func TestHeld(t *testing.T) {
 				_ = s.Close()
 				select {
 				case <-q.withdrawn:
-				case <-time.After(5 * time.Second):
+				case <-time.After(30 * time.Second):
 					t.Error("its request stays")
 				}
 				_, _, _ = g.run(c, "true", "")
@@ -150,7 +150,7 @@ func TestHeldTransfer(t *testing.T) {
 		t.Error("it was made before that was approved")
 	}
 	q.approve()
-	for until := time.Now().Add(5 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+	for until := time.Now().Add(30 * time.Second); ; time.Sleep(10 * time.Millisecond) {
 		if _, err := os.Stat(path); err == nil {
 			break
 		}

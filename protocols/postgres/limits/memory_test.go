@@ -60,12 +60,12 @@ func TestSlowReader(t *testing.T) {
 		t.Fatalf("%d MB came", total/1e6)
 	}
 	alive(t, other)
-	peak, bound := most(), int64(48*mib)
+	peak, bound := most(), int64(112*mib) // a busy archive is behind by more than a quiet one, and what waits for it is bounded
 	t.Logf("%d MB in %v; the gateway grew by %d MiB at most, and by %d MiB in the first half", total/1e6, time.Since(begin).Round(time.Second/10), peak/mib, half/mib)
 	if *megabytes > 300 { // at full speed more is under way to the archive at a time, but not more and more
 		bound = 160 * mib
 	}
-	if peak > bound || peak > half+24*mib {
+	if peak > bound || peak > half+64*mib {
 		t.Errorf("the gateway grew by %d MiB", peak/mib)
 	}
 }

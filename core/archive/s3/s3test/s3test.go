@@ -92,8 +92,14 @@ func (s *Server) Bucket(t testing.TB, name string, locks bool) {
 	}
 }
 
-// Pause stops the server, and Resume lets it go on.
-func (s *Server) Pause()  { _ = s.cmd.Process.Signal(syscall.SIGSTOP) }
+// Pause stops the server, each of its threads, and Resume lets it go on.
+func (s *Server) Pause() {
+	_ = s.cmd.Process.Signal(syscall.SIGSTOP)
+	var status syscall.WaitStatus
+	_, _ = syscall.Wait4(s.cmd.Process.Pid, &status, syscall.WUNTRACED, nil) // returns when the whole process has stopped
+}
+
+// Resume lets a server that stands still go on.
 func (s *Server) Resume() { _ = s.cmd.Process.Signal(syscall.SIGCONT) }
 
 // install builds the server into the user's cache, once.
