@@ -15,7 +15,8 @@ import (
 //
 // The rewriting adds function types, one imported function (weir.tick, behind the guest's own imports, so that the
 // index of every function the guest defines grows by one), two globals and their exports. All of that is appended, and a
-// guest that names an index beyond its own is refused, so that it can neither read nor fill its fuel.
+// guest that names an index beyond its own is refused, so that it can neither read nor fill its fuel. On the way the jumps of
+// Go's guests are made shorter (thread.go).
 
 const (
 	fuelExport = "weir.fuel"
@@ -42,6 +43,7 @@ type parsed struct {
 	memories    int
 	memoryPages uint32 // the least it starts with
 	custom      map[string][]byte
+	direct      int // jumps that need no table any more
 }
 
 // section ids of the binary format.
@@ -511,9 +513,11 @@ func (w *rewriter) body(r *reader, typ uint32, s shape, out []byte) []byte {
 		out = append(append(out, 0x02), w.results[typ]...)
 	}
 	var work work
+	threads := newThreads()
 	for depth := 1; depth > 0; {
 		op := r.byte()
 		work.add(w, r, op)
+		ahead, direct := threads.see(r, op)
 		if w.fuel {
 			w.insertions[current].cost++
 		}
@@ -542,6 +546,13 @@ func (w *rewriter) body(r *reader, typ uint32, s shape, out []byte) []byte {
 		case 0x0f: // return
 			if wrapped {
 				out = appendU32(append(out, 0x0c), uint32(depth-1))
+				continue
+			}
+		case 0x0c: // br
+			if direct && w.fuel {
+				r.u32()
+				w.direct++
+				out = appendU32(append(out, op), ahead)
 				continue
 			}
 		case 0xfc:

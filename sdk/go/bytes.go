@@ -33,20 +33,19 @@ func Has(v []byte, c byte) bool {
 	return (x-ones)&^x&(ones<<7) != 0
 }
 
-// Fill writes c over v.
+// Fill writes c over v. It is small enough that the compiler puts it where it is used: a call costs a guest 10 ns.
 func Fill(v []byte, c byte) {
 	n, p := len(v), unsafe.Pointer(unsafe.SliceData(v))
-	all := ones * uint64(c)
-	switch {
-	case n >= 8:
-		for i := 0; i < n-8; i += 8 {
-			*(*uint64)(unsafe.Add(p, i)) = all
+	if n < 4 {
+		if n > 0 {
+			v[0], v[n>>1], v[n-1] = c, c, c
 		}
-		*(*uint64)(unsafe.Add(p, n-8)) = all
-	case n >= 4:
-		*(*uint32)(p) = uint32(all)
-		*(*uint32)(unsafe.Add(p, n-4)) = uint32(all)
-	case n > 0:
-		v[0], v[n>>1], v[n-1] = c, c, c
+		return
 	}
+	all := ones * uint64(c)
+	for ; n >= 8; n -= 8 { // from the end
+		*(*uint64)(unsafe.Add(p, n-8)) = all
+	}
+	*(*uint32)(p) = uint32(all) // the first up to seven, some of them perhaps again
+	*(*uint32)(unsafe.Add(p, max(n-4, 0))) = uint32(all)
 }

@@ -49,11 +49,12 @@ function mask(v: Values): void {
 /** Where the '@' of an e-mail address is, or 0: no space anywhere, a domain with a point after it. */
 function atSign(p: usize, n: i32): i32 {
   let at = 0, point = 0;
-  for (; load<u8>(p + at) != AT; at++) if (load<u8>(p + at) <= 0x20) return 0; // there is one
+  for (let c: u32; (c = load<u8>(p + at)) != AT; at++) if (c <= 0x20) return 0; // there is one
   for (let i = at + 1; i < n; i++) {
-    const c = load<u8>(p + i);
+    const c: u32 = load<u8>(p + i);
+    if ((c | 0x20) - 0x61 < 26) continue; // most are letters
     if (c == 0x2e) point = i;
-    else if (<u32>((c | 0x20) - 0x61) >= 26 && <u32>(c - 0x30) >= 10 && c != 0x2d) return 0;
+    else if (c - 0x30 >= 10 && c != 0x2d) return 0;
   }
   return point > at + 1 && point + 1 < n ? at : 0;
 }

@@ -83,9 +83,12 @@ fn at_sign(v: &[u8]) -> Option<usize> {
     let mut point = 0;
     for i in at + 1..v.len() {
         let c = v[i];
+        if (c | 32).wrapping_sub(b'a') < 26 {
+            continue; // most are letters
+        }
         if c == b'.' {
             point = i;
-        } else if (c | 32).wrapping_sub(b'a') >= 26 && c.wrapping_sub(b'0') >= 10 && c != b'-' {
+        } else if c.wrapping_sub(b'0') >= 10 && c != b'-' {
             return None;
         }
     }
