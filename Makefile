@@ -33,8 +33,9 @@ sdks-here: # those whose tools are there; continuous integration tries to instal
 	@$(if $(CI),sdk/build.sh -install || )sdk/build.sh
 
 .PHONY: bench-plugins
-bench-plugins: sdks-here ## what a guest costs: a cell masked, a command asked; sdk/BENCHMARKS.md has the targets
+bench-plugins: sdks-here ## what a guest costs: a cell masked, a command asked, one replaced; sdk/BENCHMARKS.md has the targets
 	go test -run '^$$' -bench '^Benchmark(Floor|Mask|RoundTrip|PII)$$' -benchtime 1s -count $(or $(COUNT),5) ./core/wasm
+	go test -count 1 -v -run '^TestHotSwap$$' ./examples/faults -args -swap-statements 20000
 
 .PHONY: load-ssh
 load-ssh: ## a gigabyte each way through SSH, a million changes of the window, a thousand channels, keys anew every KiB
