@@ -67,6 +67,21 @@ type Enroller interface {
 	Enroll(ctx context.Context, connect, token, file string) (line string, until time.Time, err error)
 }
 
+// Prober is a Protocol that can ask a target for next to nothing, again and again, so that what a way to it costs can be
+// measured.
+type Prober interface {
+	// ProbeTarget signs in at the target itself, as the gateway does for who.
+	ProbeTarget(ctx context.Context, t *Target, who Identity) (Probe, error)
+	// ProbeGateway signs in at a gateway with the environment that Connect made.
+	ProbeGateway(ctx context.Context, env map[string]string) (Probe, error)
+}
+
+// Probe is one signed-in client. Its calls come one at a time.
+type Probe interface {
+	Ask(ctx context.Context) error // asks, and waits for the answer
+	Close() error
+}
+
 // Contact is how a client reaches a listener.
 type Contact struct {
 	Address string // host:port

@@ -130,7 +130,7 @@ func (a *app) root() *cobra.Command {
 	}
 	root.SetOut(a.out)
 	root.SetErr(a.err)
-	root.AddCommand(a.serve(), a.check(), a.status(), a.reloadNow(), a.unlock(), a.token(), a.login(), a.logout(), a.whoami(), a.targets(), a.certificate(), a.run(), a.sessions(), a.find(), a.show(), a.replay(), a.verify(), a.export(), a.index(), a.hold(), a.releaseHold(), a.purge(), a.shred(), a.keys(), a.approvals(), a.policy(), a.plugin(), a.version())
+	root.AddCommand(a.serve(), a.check(), a.status(), a.reloadNow(), a.unlock(), a.token(), a.login(), a.logout(), a.whoami(), a.targets(), a.certificate(), a.run(), a.sessions(), a.find(), a.show(), a.replay(), a.verify(), a.export(), a.index(), a.hold(), a.releaseHold(), a.purge(), a.shred(), a.keys(), a.approvals(), a.policy(), a.plugin(), a.bench(), a.version())
 	root.InitDefaultCompletionCmd()
 	for _, c := range root.Commands() {
 		if c.Name() == "completion" {
