@@ -52,7 +52,7 @@ func (j *Journal) openLog(dir string) (*left, error) {
 		l.made = max(l.made, n+1)
 	}
 	for _, s := range free {
-		if s.size == l.segSize && len(l.free) < 2 {
+		if s.size == l.segSize && len(l.free) < l.kept() {
 			l.free = append(l.free, s)
 			continue
 		}

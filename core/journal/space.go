@@ -138,13 +138,17 @@ func (l *wal) recyclable(before uint64) uint64 {
 	return end
 }
 
+// kept is how many free segments stay. A burst that took more has them at hand for the next: to fill a file with zeros costs as
+// much as to write the log.
+func (l *wal) kept() int { return max(2, l.maxSegs/2) }
+
 // recycle frees the segments that end at or before a position, oldest first.
 func (l *wal) recycle(end uint64) error {
 	l.segMu.Lock()
 	defer l.segMu.Unlock()
 	for len(l.segs) > 0 && l.segs[0].end() <= end {
 		s := l.segs[0]
-		if s.stop.Load() != 0 || s.size != l.segSize || len(l.free) >= 2 || l.wipes { // failed once, of another size, more than needed, or not to be kept
+		if s.stop.Load() != 0 || s.size != l.segSize || len(l.free) >= l.kept() || l.wipes { // failed once, of another size, more than needed, or not to be kept
 			if err := errors.Join(s.file.Close(), l.disk.remove(s.path)); err != nil {
 				return fmt.Errorf("journal: removing %s: %w", s.path, err)
 			}

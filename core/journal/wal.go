@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -20,6 +19,7 @@ const (
 	maxGroup    = 16 << 20        // bytes that wait for their write; then Record waits
 	takeTimeout = 1 * time.Second // how long a commit waits for a segment before the journal counts as lost
 	keptBuffer  = 4 << 20         // buffers up to this many bytes are used again
+	partGrows   = 512 << 10       // bytes of a part of a group, beyond which another one begins rather than that its buffer grows
 	reviveEvery = 250 * time.Millisecond
 )
 
@@ -98,14 +98,19 @@ func (g *group) end() {
 
 func newGroup() *group { return &group{done: make(chan struct{}), lead: make(chan struct{}, 1)} }
 
-// reserve makes room for an entry of up to n bytes in the group; the log is locked.
+// reserve makes room for an entry of up to n bytes in the group; the log is locked. A large group has several parts one behind
+// the other: a buffer that grew to all of it would be copied on the way, and be too large to be used again.
 func (l *wal) reserve(n int) *part {
-	if l.next+uint64(n) > l.segEnd {
+	k := len(l.parts)
+	switch {
+	case l.next+uint64(n) > l.segEnd:
 		l.next = l.segEnd + segmentPage
 		l.segEnd += l.segSize
 		l.parts = append(l.parts, part{at: l.next, b: l.buffer(n)})
-	} else if len(l.parts) == 0 {
+	case k == 0:
 		l.parts = append(l.parts, part{at: l.next, b: l.buffer(n)})
+	case len(l.parts[k-1].b) >= partGrows && cap(l.parts[k-1].b)-len(l.parts[k-1].b) < n:
+		l.parts = append(l.parts, part{at: l.next, b: l.buffer(max(n, 2*partGrows))})
 	}
 	if l.size == 0 {
 		l.since = time.Now()
@@ -177,9 +182,6 @@ func (l *wal) append(ctx context.Context, epoch uint64, kind entryKind, shard ui
 		}
 		size := entryHead + len(session) + n
 		p := l.reserve(size)
-		if cap(p.b)-len(p.b) < size { // once for all that follows in this group
-			p.b = slices.Grow(p.b, max(size, min(left+size, l.groupMost()-l.size)))
-		}
 		start := len(p.b)
 		p.b = beginEntry(p.b, l.next, k, shard, session)
 		h := min(n, len(head))
