@@ -24,7 +24,8 @@ func (d *demo) host(ctx context.Context) error {
 	}
 	s, err := sshtest.Start(ctx)
 	if errors.Is(err, sshtest.ErrMissing) {
-		fmt.Printf("  left out: %s\n", strings.SplitN(err.Error(), "\n", 2)[0])
+		said, _, _ := strings.Cut(strings.TrimPrefix(err.Error(), "sshtest: "), "\n")
+		fmt.Printf("  left out: %s\n", said)
 		return nil
 	}
 	if err != nil {
@@ -39,6 +40,14 @@ func (d *demo) host(ctx context.Context) error {
 	}
 	fmt.Printf("  sshd on %s\n", s.Addr)
 	return nil
+}
+
+// webPolicy is what guards the host. A policy that guards nothing is refused by weir check.
+func (d *demo) webPolicy() string {
+	if d.sshd == nil {
+		return ""
+	}
+	return "  - {name: shell, path: \"builtin:ssh\"}\n"
 }
 
 // webTarget is the host in the gateway's configuration.

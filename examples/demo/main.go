@@ -244,8 +244,7 @@ identity:
   service_tokens: {enabled: true, max_ttl: 24h}
 policies:
   - {name: guardrails, path: policies}
-  - {name: shell, path: "builtin:ssh"}
-plugins:
+%splugins:
   - {name: pii, wasm: "builtin:pii", config: {entities: [EMAIL, CARD]}}
 chain: [guardrails, pii]
 targets:
@@ -258,7 +257,7 @@ targets:
       tls: %s%s
     credential: {user: %s, password: "${env:DEMO_PASSWORD}"}
     record: full
-%s`, admin, d.listen, d.upstream.address, d.upstream.database, d.upstream.tls, ca, d.upstream.user, d.webTarget())
+%s`, admin, d.webPolicy(), d.listen, d.upstream.address, d.upstream.database, d.upstream.tls, ca, d.upstream.user, d.webTarget())
 	d.config = filepath.Join(d.dir, "weir.yaml")
 	if err := os.WriteFile(d.config, []byte(config), 0o600); err != nil {
 		return err
