@@ -22,7 +22,7 @@ type typist struct {
 const (
 	noticeKeys = 256 // bytes of keys, at which a notice does not wait for the end of a line
 	// echoWait bounds how long the end of a line waits for the target to show the line. It comes back at once, but where it is not shown.
-	echoWait = 250 * time.Millisecond
+	echoWait = time.Second
 )
 
 func newTypist(ch *channel, columns uint32) *typist {
