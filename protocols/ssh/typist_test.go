@@ -155,8 +155,9 @@ func (m *memory) keys() string {
 
 // TestUnseenLineIsJudged: hiding a line from the record does not hide it from the rules.
 func TestUnseenLineIsJudged(t *testing.T) {
-	path := t.TempDir() + "/file"
+	t.Parallel()
 	for name, guarded := range map[string]bool{"guarded": true, "not guarded": false} {
+		path := t.TempDir() + "/file"
 		var options []option
 		if guarded {
 			options = append(options, withChain(deny("touch "+path)))
