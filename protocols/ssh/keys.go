@@ -129,11 +129,11 @@ func (k *keys) judge(ctx context.Context, text string) bool {
 // unseen has a line judged that the terminal does not show, and keeps its text from the record: it may be a password.
 func (k *keys) unseen(ctx context.Context, e *core.Event) {
 	v := k.ch.c.session.Ask(ctx, e)
-	if v.Hold != nil && v.Deny == nil {
-		v.Deny = &core.Denial{Step: "weir", Rule: v.Hold.Rule, Reason: "a line that is not shown cannot be approved", Hint: "type it where it is shown"}
+	if v.Hold != nil && v.Deny == nil { // nobody could be shown what to approve
+		v.Deny = &core.Denial{Step: "weir", Rule: v.Hold.Rule}
 	}
-	if v.Deny != nil {
-		e.Frame = refusal{v.Deny}
+	if d := v.Deny; d != nil { // its reason may repeat what was typed
+		e.Frame = refusal{&core.Denial{Step: d.Step, Rule: d.Rule, Reason: "a rule refuses this line, which the terminal does not show", Hint: "type it where it is shown, to be told more"}}
 	}
 	e.Exchange.Command = unseenCommand()
 	e.Waiter = nil

@@ -170,7 +170,7 @@ func TestUnseenLineIsJudged(t *testing.T) {
 		x.wait("plain> ", 3)
 		x.send("touch " + path + "\r")
 		if guarded {
-			x.wait("the test says so", 1)
+			x.wait("which the terminal does not show", 1)
 		} else {
 			x.wait("plain> ", 4)
 		}
