@@ -29,6 +29,6 @@ type Playing struct {
 type Playback interface {
 	// Show takes the next record. Where it has not done with it, the record is shown in the way that all protocols share.
 	Show(r *Record) (done bool, err error)
-	// Close writes what is left. It fails where there was nothing to show.
+	// Close writes what is left. It fails with a Refusal where there was nothing to show.
 	Close() error
 }

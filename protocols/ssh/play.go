@@ -54,9 +54,9 @@ const (
 	maxListed   = 100_000 // files
 )
 
-var (
-	errNoProgram   = errors.New("ssh: no program ran in this session whose output was recorded: --format text shows what there is")
-	errNotRecorded = errors.New("ssh: what was on the screen was not recorded (record: full keeps it): --format text shows what there is")
+const (
+	errNoProgram   = core.Refusal("ssh: no program ran in this session whose output was recorded: --format text shows what there is")
+	errNotRecorded = core.Refusal("ssh: what was on the screen was not recorded (record: full keeps it): --format text shows what there is")
 )
 
 // recorded are the facts that a playback reads.
