@@ -62,9 +62,23 @@ type Connector interface {
 
 // Enroller is a Protocol whose usual clients can hold something better than a token to sign in with.
 type Enroller interface {
-	// Enroll shows the token once, over the line that Connect made, and keeps what it gets for it beside the private key
-	// in file, which it makes where there is none. It returns the line to use from then on, and until when.
-	Enroll(ctx context.Context, connect, token, file string) (line string, until time.Time, err error)
+	// Enroll shows the token once, at the way in, and keeps what it gets for it beside the private key in file, which it makes
+	// where there is none. It returns the line to use from then on, and until when.
+	Enroll(ctx context.Context, at WayIn, token, file string) (line string, until time.Time, err error)
+}
+
+// Keyed is a Connector whose listeners prove themselves to clients by a key of their own, and not by a certificate.
+type Keyed interface {
+	// HostKey returns the public key that clients of a target see, in the form in which they keep it; empty: it is not known.
+	HostKey(t *Target, k Keyholder) string
+}
+
+// WayIn is how a client reaches a target, as the gateway says it.
+type WayIn struct {
+	Target  string // its name
+	Address string // host:port
+	HostKey string // what Keyed said; empty: nothing
+	Connect string // the line of Connector
 }
 
 // Prober is a Protocol that can ask a target for next to nothing, again and again, so that what a way to it costs can be

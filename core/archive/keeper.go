@@ -166,9 +166,12 @@ func (k *keeper) keep(ctx context.Context, batch []item) bool {
 			}
 			k.broken = false
 			storedTotal.WithLabelValues(k.store.Name).Add(float64(len(blocks)))
+			bytes := 0
 			for _, m := range batch {
 				_ = m.msg.Ack() // at worst it comes again, and changes nothing
+				bytes += len(m.msg.Data())
 			}
+			k.w.took(bytes)
 			return true
 		}
 		if ctx.Err() != nil {

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -42,7 +43,7 @@ type Config struct {
 	Ledger *ledger.Ledger
 	Keys   *keyring.Ring // opens what the index takes in; nil: it lists encrypted sessions without their contents
 	Log    *slog.Logger
-	// PurgeEvery is how often the streams are relieved of what every store has. Default 2 s.
+	// PurgeEvery is how often the streams are relieved of what every store has, where little comes. Default 2 s.
 	PurgeEvery time.Duration
 	// HeadEvery is how often an open session that goes on gets a signed head at most. Default 5 s.
 	HeadEvery time.Duration
@@ -52,8 +53,14 @@ type Config struct {
 	Replicas int // of the claim's stream; default 1
 }
 
+// purgeBytes is how much the stores take before the streams are relieved without waiting for PurgeEvery. An embedded JetStream keeps its
+// files of 8 MiB in memory for ten seconds after they were read, unless they are purged.
+const purgeBytes = 16 << 20
+
 // Worker is the running consumers.
 type Worker struct {
+	taken   atomic.Int64  // bytes that stores have taken since the last purge
+	relieve chan struct{} // has something when that is much
 	c       Config
 	log     *slog.Logger
 	streams []jetstream.Stream
@@ -108,7 +115,7 @@ func Start(ctx context.Context, js jetstream.JetStream, c Config) (*Worker, erro
 	if c.HeadEvery == 0 {
 		c.HeadEvery = 5 * time.Second
 	}
-	w := &Worker{c: c, log: c.Log, feeds: make([][]*feed, len(c.Stores)), hurried: make(chan struct{})}
+	w := &Worker{c: c, log: c.Log, feeds: make([][]*feed, len(c.Stores)), hurried: make(chan struct{}), relieve: make(chan struct{}, 1)}
 	err := persist(ctx, func(ctx context.Context) (err error) {
 		w.streams, err = streams(ctx, js)
 		return err
@@ -308,10 +315,22 @@ func (w *Worker) purger(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-t.C:
+		case <-w.relieve:
 		}
+		w.taken.Store(0)
 		if err := w.purge(ctx); err != nil && ctx.Err() == nil {
 			w.log.Warn("archive: purging the streams", "error", err)
 			lagSeconds.Add(w.c.PurgeEvery.Seconds()) // nobody can say: it has not become less
+		}
+	}
+}
+
+// took counts what a store has taken.
+func (w *Worker) took(bytes int) {
+	if w.taken.Add(int64(bytes)) >= purgeBytes {
+		select {
+		case w.relieve <- struct{}{}:
+		default:
 		}
 	}
 }

@@ -91,7 +91,7 @@ func coded(err error) error {
 	switch {
 	case err == nil || errors.As(err, &x):
 		return err
-	case errors.Is(err, core.ErrNoSession):
+	case errors.Is(err, core.ErrNoSession), errors.As(err, new(core.Refusal)):
 		return no(err)
 	case errors.As(err, &problems):
 		return use(err)

@@ -64,7 +64,7 @@ func (a *app) certificate() *cobra.Command {
 			if e == nil {
 				return use(fmt.Errorf("%s has no certificates: use the token, as weir targets shows", printable(t.Protocol)))
 			}
-			line, until, err := e.Enroll(cmd.Context(), t.Connect, token, key)
+			line, until, err := e.Enroll(cmd.Context(), core.WayIn{Target: t.Name, Address: t.Address, HostKey: t.HostKey, Connect: t.Connect}, token, key)
 			if err != nil {
 				return unreachable(err)
 			}

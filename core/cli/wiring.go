@@ -82,7 +82,7 @@ func (w *wiring) settings(ctx context.Context, c *config.Config) (gateway.Settin
 	if l.caPath != "" {
 		s.CA, _ = filepath.Abs(l.caPath)
 	}
-	s.Verifier = l.verifier(ctx)
+	s.Verifier, s.Invite = l.verifier(ctx), l.invite()
 	s.Certificates = l.certificates()
 	s.Admin, s.Replay, s.Tokens = l.admin("admin.chain", l.c.Admin.Chain), l.admin("admin.recordings", l.c.Admin.Recordings), l.tokens()
 	if len(l.problems) > 0 {

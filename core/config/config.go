@@ -111,6 +111,8 @@ type KindRule struct {
 type Login struct {
 	ClientID string   `yaml:"client_id"` // default: the audience
 	Scopes   []string `yaml:"scopes"`    // default: openid, profile, email, offline_access
+	// Invite shows the provider's page and a code to clients that have no token, where their protocol can ask (ssh). One issuer has it.
+	Invite bool `yaml:"invite"`
 }
 
 // ServiceTokens is the gateway's own issuer.

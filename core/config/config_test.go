@@ -137,6 +137,7 @@ func TestProblems(t *testing.T) {
 		{"revocations", "  service_tokens:", "  revocations: {max_age: 5s}\n  service_tokens:", "identity.revocations.max_age: must be from 15s to 24h"},
 		{"on_expiry", "    record: full", "    record: full\n    on_expiry: drian", `"drian" is not refuse, drain, close or keep (did you mean drain?)`},
 		{"kind of identity", "groups_claim: roles", "kinds: [{kind: robot, claim: x}]", "identity.oidc[0].kinds[0]: the kind \"robot\" is not human"},
+		{"two pages to sign in at", "login: {client_id: weir-cli, scopes: [openid]}}", "login: {invite: true}}\n    - {name: second, issuer: https://second.example, audience: weir, login: {invite: true}}", "identity.oidc[1].login.invite: another issuer has it"},
 		{"kind without a claim", "groups_claim: roles", "kinds: [{kind: agent, values: [a]}]", "identity.oidc[0].kinds[0]: names no claim"},
 		{"ttl", "{enabled: true, max_ttl: 12h}", "{enabled: false, max_ttl: 12h}", "would do nothing: service_tokens is not enabled"},
 		{"nats", "nats: embedded", "nats: embeded", "must be embedded, or a mapping with url"},

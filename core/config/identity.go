@@ -57,6 +57,9 @@ func (k *checker) identity() {
 			k.problem(at+".issuer", "", "stands twice")
 		}
 		issuers[o.Issuer] = true
+		if o.Login.Invite && slices.ContainsFunc(id.OIDC[:i], func(o OIDC) bool { return o.Login.Invite }) {
+			k.problem(at+".login.invite", "", "another issuer has it: a client can be shown one page")
+		}
 		if o.Audience == "" {
 			k.problem(at, "the client or resource id that your provider puts into aud", "has no audience")
 		}

@@ -36,7 +36,9 @@ type client struct {
 	moved    net.Conn // what the client's connection has become; nil: it is conn
 	signedIn bool
 	last     *core.Session // the one opened last
-	sessions map[*core.Session]opened
+	// leaveInvited gives up its place among those whose sign-in waits for a person; nil: it has none.
+	leaveInvited func()
+	sessions     map[*core.Session]opened
 }
 
 // opened is what the client keeps of an open session: the rules that it follows, and what its token is good for.
@@ -90,6 +92,7 @@ func (c *client) carry() {
 			g.Log.Error("gateway: a client's protocol panicked; this client only is gone", "panic", panicked, "protocol", c.served.protocol, "client", c.conn.RemoteAddr(), "stack", string(debug.Stack()))
 		}
 		c.signIn.Stop()
+		c.uninvite()
 		stop()
 		c.close()
 		c.closeSessions(panicked != nil)

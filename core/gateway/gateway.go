@@ -64,6 +64,7 @@ type Settings struct {
 	Targets      []Target
 	Verifier     Verifier
 	Certificates Certificates // of clients; nil: no target takes them
+	Invite       Invite       // nil: nobody signs in but with a token
 	// Admin judges what is asked of the admin address, at an opening with the detail {action, object, operator, changes,
 	// client, detail}; nil: operators may do all, and clients what is their own.
 	Admin core.Plugin
@@ -108,6 +109,7 @@ type Gateway struct {
 	runs     *runs
 	throttle *throttle
 	lockout  *lockout
+	invited  invited
 
 	reload   sync.Mutex   // one reload at a time
 	mu       sync.RWMutex // guards what follows

@@ -21,7 +21,8 @@ type Reachable struct {
 	Rule     string            `json:"rule,omitempty"`
 	Reason   string            `json:"reason,omitempty"`
 	Hint     string            `json:"hint,omitempty"`
-	Connect  string            `json:"connect,omitempty"` // a line to copy
+	Connect  string            `json:"connect,omitempty"`  // a line to copy
+	HostKey  string            `json:"host_key,omitempty"` // that clients see, where the protocol has such keys
 	Notes    []Note            `json:"notes,omitempty"`
 	Env      map[string]string `json:"env,omitempty"` // for clients; with a token in the answer of a new run only
 }
@@ -155,6 +156,9 @@ func (g *Gateway) reachable(ctx context.Context, who core.Identity, token string
 		} else if c := g.connector(t.Protocol); c != nil {
 			var env map[string]string
 			x.Connect, env = c.Connect(t.Target, core.Contact{Address: p.address, CA: now.CA, User: who.Subject, Token: token, Key: keyholder{g, t.Protocol}})
+			if keyed, ok := c.(core.Keyed); ok {
+				x.HostKey = keyed.HostKey(t.Target, keyholder{g, t.Protocol})
+			}
 			if token != "" {
 				x.Env = env
 			}

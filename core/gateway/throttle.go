@@ -60,6 +60,13 @@ func (t *throttle) tell(source, kind string) bool {
 	return t.count(source+" "+kind) <= freeFailures && t.overall()
 }
 
+// often counts something that a source may do so many times within the window, and reports whether it has been more.
+func (t *throttle) often(key string, most int) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.count(key) > most
+}
+
 // first reports whether nothing of a key was counted within the window.
 func (t *throttle) first(key string) bool {
 	t.mu.Lock()

@@ -26,6 +26,9 @@ type Options struct {
 	Follow bool
 	// Reader renders wire bytes; nil shows their size only.
 	Reader core.Reader
+	// Player shows a session of its protocol as Playing says; nil: Text shows it in the way that all share.
+	Player  core.Player
+	Playing core.Playing
 	// Color marks what was denied, and errors, with terminal colours.
 	Color bool
 	// Width is the length of a line to which texts are shortened; 0: 100 characters of text.

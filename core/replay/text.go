@@ -13,11 +13,20 @@ import (
 	"github.com/weir-gateway/weir/core"
 )
 
-// Text plays a session as the client saw it: what it asked, the tables and texts that came back, and what was refused.
+// Text plays a session as the client saw it: what it asked, the tables and texts that came back, and what was refused. A protocol that
+// has ways of its own to show that is asked to.
 func Text(ctx context.Context, out io.Writer, store core.Store, id string, o Options) error {
 	p := player{ctx: ctx, w: bufio.NewWriter(out), o: o}
+	if o.Player != nil {
+		p.own = o.Player.Play(p.w, o.Playing)
+	}
 	w := walker{store: store, id: id}
 	err := w.all(ctx, o.Follow, p.record)
+	if p.own != nil {
+		if closed := p.own.Close(); err == nil {
+			err = closed
+		}
+	}
 	return errors.Join(err, p.w.Flush())
 }
 
@@ -25,6 +34,7 @@ type player struct {
 	ctx     context.Context
 	w       *bufio.Writer
 	o       Options
+	own     core.Playback // nil: the protocol has none
 	last    time.Time
 	columns []core.Column
 	widths  []int // of the present table; nil: its head has not been written
@@ -36,6 +46,11 @@ const maxCell = 60 // characters of a value in a table
 func (p *player) record(r *core.Record) error {
 	if err := p.pause(r.Time); err != nil {
 		return err
+	}
+	if p.own != nil {
+		if done, err := p.own.Show(r); done || err != nil {
+			return errors.Join(err, p.shown())
+		}
 	}
 	f := parse(r)
 	switch r.Kind {
@@ -74,6 +89,11 @@ func (p *player) record(r *core.Record) error {
 		}
 		fmt.Fprintln(p.w, text)
 	}
+	return p.shown()
+}
+
+// shown lets a person see at once what is played in its time.
+func (p *player) shown() error {
 	if p.o.Speed > 0 || p.o.Follow {
 		return p.w.Flush()
 	}

@@ -1,10 +1,11 @@
-// Command demo shows Weir's main job on this machine: a real PostgreSQL with a sample database, a gateway before it, an
-// agent loop that goes through it, and then the record of what the agent did. `make demo` builds and runs it.
+// Command demo shows Weir's main job on this machine: a real PostgreSQL with a sample database, a host with a real sshd, a gateway before
+// both, an agent loop that goes through it, and then the record of what the agent did. `make demo` builds and runs it.
 package main
 
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"context"
 	"embed"
 	"encoding/json"
@@ -27,6 +28,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/weir-gateway/weir/protocols/postgres/postgrestest"
+	"github.com/weir-gateway/weir/protocols/ssh/sshtest"
 )
 
 //go:embed sample.sql policies
@@ -53,6 +55,8 @@ type demo struct {
 	keep       bool
 	start      time.Time
 	server     *postgrestest.Server
+	sshd       *sshtest.Server // nil: there is none
+	web        string          // where the gateway listens for it
 	gateway    *exec.Cmd
 	exited     chan error
 	config     string
@@ -74,9 +78,11 @@ func (d *demo) run(ctx context.Context, root string) error {
 	}{
 		{"a place for the demo's files", func(context.Context) error { return d.place(root) }},
 		{"a PostgreSQL with a sample database", d.database},
+		{"a host with an SSH server", d.host},
 		{"the gateway: weir serve", d.serve},
 		{"a token for the agent: weir token", d.sign},
 		{"the agent's loop, unchanged but for host, port and password", d.agent},
+		{"an agent on the host, over SSH: weir certificate, ssh", d.commands},
 		{"what the gateway kept: weir sessions, show, replay, verify", d.look},
 		{"the auditor's question", d.audit},
 		{"the same loop again, against its own recording: weir replay --serve", d.rehearse},
@@ -238,7 +244,7 @@ identity:
   service_tokens: {enabled: true, max_ttl: 24h}
 policies:
   - {name: guardrails, path: policies}
-plugins:
+%splugins:
   - {name: pii, wasm: "builtin:pii", config: {entities: [EMAIL, CARD]}}
 chain: [guardrails, pii]
 targets:
@@ -251,7 +257,7 @@ targets:
       tls: %s%s
     credential: {user: %s, password: "${env:DEMO_PASSWORD}"}
     record: full
-`, admin, d.listen, d.upstream.address, d.upstream.database, d.upstream.tls, ca, d.upstream.user)
+%s`, admin, d.webPolicy(), d.listen, d.upstream.address, d.upstream.database, d.upstream.tls, ca, d.upstream.user, d.webTarget())
 	d.config = filepath.Join(d.dir, "weir.yaml")
 	if err := os.WriteFile(d.config, []byte(config), 0o600); err != nil {
 		return err
@@ -335,7 +341,7 @@ func (d *demo) agentAt(ctx context.Context, address string, out io.Writer) error
 
 // rehearse has the loop talk to its own recording, with no database and no gateway between.
 func (d *demo) rehearse(ctx context.Context) error {
-	id, err := d.session(ctx)
+	id, err := d.session(ctx, "--target", "orders")
 	if err != nil {
 		return err
 	}
@@ -379,28 +385,37 @@ func (d *demo) rehearse(ctx context.Context) error {
 
 // look runs the commands that a person would.
 func (d *demo) look(ctx context.Context) error {
-	id, err := d.session(ctx)
+	id, err := d.session(ctx, "--target", "orders")
 	if err != nil {
 		return err
 	}
-	for _, args := range [][]string{
-		{"sessions"}, {"show", id}, {"replay", id, "--speed", "0"}, {"verify", "--all"},
-	} {
-		fmt.Printf("\n$ weir %s\n", strings.Join(args, " "))
-		out, err := d.weir(ctx, args...)
-		if err != nil {
-			return fmt.Errorf("weir %s: %w\n%s", args[0], err, out)
+	for _, args := range [][]string{{"sessions"}, {"show", id}, {"replay", id, "--speed", "0"}} {
+		if err := d.print(ctx, args...); err != nil {
+			return err
 		}
-		_, _ = (&indent{w: os.Stdout}).Write(out)
 	}
+	if err := d.lookAtHost(ctx); err != nil {
+		return err
+	}
+	return d.print(ctx, "verify", "--all")
+}
+
+// print runs a weir command and shows it with what it prints.
+func (d *demo) print(ctx context.Context, args ...string) error {
+	fmt.Printf("\n$ weir %s\n", strings.Join(args, " "))
+	out, err := d.weir(ctx, args...)
+	if err != nil {
+		return fmt.Errorf("weir %s: %w\n%s", args[0], err, out)
+	}
+	_, _ = (&indent{w: os.Stdout}).Write(out)
 	return nil
 }
 
-// session returns the id of the agent's session, once it is in the archive.
-func (d *demo) session(ctx context.Context) (string, error) {
+// session returns the id of the agent's session at a target, once it is in the archive.
+func (d *demo) session(ctx context.Context, which ...string) (string, error) {
 	var last string
 	for range 100 {
-		out, err := d.weir(ctx, "sessions", "-o", "json")
+		out, err := d.weir(ctx, append([]string{"sessions", "-o", "json"}, which...)...)
 		last = string(out)
 		var list []struct{ ID, Ended string }
 		if err == nil && json.Unmarshal(out, &list) == nil && len(list) > 0 && list[0].Ended != "" {
@@ -435,7 +450,7 @@ type record struct {
 
 // audit answers: who issued the final write, and what came back?
 func (d *demo) audit(ctx context.Context) error {
-	id, err := d.session(ctx)
+	id, err := d.session(ctx, "--target", "orders")
 	if err != nil {
 		return err
 	}
@@ -521,6 +536,9 @@ func (d *demo) close() {
 	if d.server != nil {
 		_ = d.server.Stop()
 	}
+	if d.sshd != nil {
+		_ = d.sshd.Stop()
+	}
 	if d.dir != "" {
 		_ = os.Remove(filepath.Join(d.dir, "pid"))
 	}
@@ -535,16 +553,17 @@ func freePort() (string, error) {
 	return l.Addr().String(), nil
 }
 
-// indent shifts what passes by two columns. A line may come in pieces.
+// indent shifts what passes, by two columns unless it says another margin. A line may come in pieces.
 type indent struct {
 	w      io.Writer
+	margin string
 	inLine bool
 }
 
 func (i *indent) Write(b []byte) (int, error) {
 	for line := range bytes.Lines(b) {
 		if !i.inLine {
-			line = append([]byte("  "), line...)
+			line = append([]byte(cmp.Or(i.margin, "  ")), line...)
 		}
 		i.inLine = !bytes.HasSuffix(line, []byte("\n"))
 		if _, err := i.w.Write(line); err != nil {

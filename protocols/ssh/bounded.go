@@ -4,6 +4,7 @@ import (
 	"errors"
 	"math"
 	"net"
+	"sync"
 	"sync/atomic"
 )
 
@@ -11,6 +12,8 @@ import (
 type boundedConn struct {
 	net.Conn
 	left atomic.Int64
+	once sync.Once
+	gone chan struct{} // closed when no more can be read; nil: nobody wants to know
 }
 
 var errTooMuch = errors.New("ssh: too much was sent before the sign-in was done")
@@ -26,6 +29,9 @@ func (b *boundedConn) Read(p []byte) (int, error) {
 	}
 	n, err := b.Conn.Read(p[:min(int64(len(p)), left)])
 	b.left.Add(-int64(n))
+	if err != nil && b.gone != nil {
+		b.once.Do(func() { close(b.gone) })
+	}
 	return n, err
 }
 

@@ -27,6 +27,7 @@ type channel struct {
 	left           atomic.Bool // the client has closed it
 	env            map[string]string
 	hasPTY         bool
+	typist         *typist       // of a terminal
 	request        string        // how a program was asked for: exec, shell or subsystem
 	began          bool          // it was
 	started        chan struct{} // closed when that has been answered
@@ -68,16 +69,25 @@ func (ch *channel) result(ctx context.Context, r *core.Result, wire []byte) {
 	ch.ended.Do(func() { _ = ch.say(ctx, core.KindResult, core.FromUpstream, r, wire) })
 }
 
-// say records something about the channel and waits until it may be delivered.
-func (ch *channel) say(ctx context.Context, k core.Kind, way core.Direction, r *core.Result, wire []byte) *core.Denial {
+// keep records something about the channel that nobody is told.
+func (ch *channel) keep(ctx context.Context, k core.Kind, way core.Direction, r *core.Result) {
+	_ = ch.check(ctx, k, way, r, nil)
+}
+
+func (ch *channel) check(ctx context.Context, k core.Kind, way core.Direction, r *core.Result, wire []byte) core.Verdict {
 	e := &core.Event{Kind: k, Direction: way, Result: r, Wire: wire}
 	mu := &ch.inMu
 	if e.Exchange = ch.in; way != core.FromClient {
 		e.Exchange, mu = ch.out, &ch.outMu
 	}
 	mu.Lock()
-	v := ch.c.session.Check(ctx, e)
-	mu.Unlock()
+	defer mu.Unlock()
+	return ch.c.session.Check(ctx, e)
+}
+
+// say records something about the channel and waits until it may be delivered.
+func (ch *channel) say(ctx context.Context, k core.Kind, way core.Direction, r *core.Result, wire []byte) *core.Denial {
+	v := ch.check(ctx, k, way, r, wire)
 	if v.Deny != nil {
 		return v.Deny
 	}

@@ -35,6 +35,14 @@ func typedCommand(text string, unsure bool) *core.Command {
 	return typed
 }
 
+// unseenCommand stands in the record for a line that the terminal has not shown.
+func unseenCommand() *core.Command {
+	return &core.Command{
+		Action: "unseen", Text: "(a line that the terminal did not show)", Fingerprint: "unseen", Effects: []core.Effect{core.EffectProcess, core.EffectUnknown},
+		Status: core.StatusKnown, Secret: true,
+	}
+}
+
 func subsystemCommand(name string) *core.Command {
 	c := &core.Command{
 		Action: "subsystem", Text: "subsystem " + name, Fingerprint: "subsystem " + name, Status: core.StatusKnown,

@@ -9,18 +9,29 @@ import (
 	"github.com/weir-gateway/weir/core"
 )
 
-var _ core.Connector = (*Protocol)(nil)
+var (
+	_ core.Connector = (*Protocol)(nil)
+	_ core.Keyed     = (*Protocol)(nil)
+)
+
+// HostKey implements core.Keyed: the key as in authorized_keys.
+func (*Protocol) HostKey(t *core.Target, k core.Keyholder) string {
+	key := shownKey(t, k)
+	if key == nil {
+		return ""
+	}
+	return strings.TrimSpace(string(ssh.MarshalAuthorizedKey(key)))
+}
 
 // Connect implements core.Connector. The line holds the gateway's host key, so that whoever copies it trusts nobody at first
 // sight. Of the variables git and rsync find the rest, and sshpass -e the token.
-func (*Protocol) Connect(t *core.Target, c core.Contact) (string, map[string]string) {
+func (p *Protocol) Connect(t *core.Target, c core.Contact) (string, map[string]string) {
 	host, port, err := net.SplitHostPort(c.Address)
 	if err != nil {
 		return "", nil
 	}
 	words := []string{"ssh", "-p", port}
-	if key := shownKey(t, c.Key); key != nil {
-		text := strings.TrimSpace(string(ssh.MarshalAuthorizedKey(key)))
+	if text := p.HostKey(t, c.Key); text != "" {
 		words = append(words, "-o", shellWord("KnownHostsCommand=/bin/echo ["+host+"]:"+port+" "+text), "-o", "StrictHostKeyChecking=yes", "-o", "UserKnownHostsFile=/dev/null")
 	}
 	program := strings.Join(append(words, "-l", shellWord(t.Name), "-o", "HostName="+host), " ")

@@ -11,7 +11,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
-	"regexp"
+	"strings"
 	"time"
 
 	"golang.org/x/crypto/ssh"
@@ -26,30 +26,26 @@ const (
 	maxCertificateText = 64 << 10 // bytes of a certificate in a file
 )
 
-// What Connect has put into its line.
-var (
-	linePort = regexp.MustCompile(`^ssh -p (\d+) `)
-	lineKey  = regexp.MustCompile(`KnownHostsCommand=/bin/echo \[[^\]]+\]:\d+ (ssh-[a-z0-9-]+ [A-Za-z0-9+/=]+)`)
-	lineWho  = regexp.MustCompile(` '?([^'@ ]+)@([^'@ ]+)'?$`)
-)
-
-// Enroll implements core.Enroller: it gets a certificate for the key in the file, which it makes where there is none. Where the line has no
-// host key nobody is trusted, and the token not shown.
-func (*Protocol) Enroll(ctx context.Context, connect, token, file string) (line string, until time.Time, err error) {
-	port, key, who := linePort.FindStringSubmatch(connect), lineKey.FindStringSubmatch(connect), lineWho.FindStringSubmatch(connect)
-	if port == nil || key == nil || who == nil {
+// Enroll implements core.Enroller: it gets a certificate for the key in the file, which it makes where there is none. Where the gateway
+// says no host key nobody is trusted, and the token not shown.
+func (*Protocol) Enroll(ctx context.Context, at core.WayIn, token, file string) (line string, until time.Time, err error) {
+	if at.HostKey == "" {
 		return "", until, errors.New("ssh: the gateway does not say its host key: ask for host_key of the target, or sign in with the token")
 	}
-	host, _, _, _, err := ssh.ParseAuthorizedKey([]byte(key[1]))
+	host, _, _, _, err := ssh.ParseAuthorizedKey([]byte(at.HostKey))
 	if err != nil {
 		return "", until, fmt.Errorf("ssh: the gateway's host key: %w", err)
+	}
+	options, ok := strings.CutPrefix(at.Connect, "ssh ")
+	if !ok {
+		return "", until, errors.New("ssh: the gateway does not say how to connect")
 	}
 	public, err := publicKey(file)
 	if err != nil {
 		return "", until, err
 	}
-	text, err := fetchCertificate(ctx, net.JoinHostPort(who[2], port[1]), &ssh.ClientConfig{
-		User: who[1], Auth: []ssh.AuthMethod{ssh.Password(token)}, HostKeyCallback: ssh.FixedHostKey(host), HostKeyAlgorithms: []string{host.Type()},
+	text, err := fetchCertificate(ctx, at.Address, &ssh.ClientConfig{
+		User: at.Target, Auth: []ssh.AuthMethod{ssh.Password(token)}, HostKeyCallback: ssh.FixedHostKey(host), HostKeyAlgorithms: []string{host.Type()},
 	}, ssh.MarshalAuthorizedKey(public))
 	if err != nil {
 		return "", until, err
@@ -62,14 +58,14 @@ func (*Protocol) Enroll(ctx context.Context, connect, token, file string) (line 
 	if !ok || !bytes.Equal(c.Key.Marshal(), public.Marshal()) {
 		return "", until, errors.New("ssh: the gateway's answer is no certificate for this key")
 	}
-	at := file + "-cert.pub" // where ssh looks for it
-	if old, err := os.ReadFile(at); err == nil && !ours(old, c) {
-		return "", until, fmt.Errorf("ssh: %s is of another authority: name another key by --key", at)
+	beside := file + "-cert.pub" // where ssh looks for it
+	if old, err := os.ReadFile(beside); err == nil && !ours(old, c) {
+		return "", until, fmt.Errorf("ssh: %s is of another authority: name another key by --key", beside)
 	}
-	if err := writePrivate(at, text); err != nil {
+	if err := writePrivate(beside, text); err != nil {
 		return "", until, err
 	}
-	return "ssh -i " + shellWord(file) + connect[len("ssh"):], time.Unix(int64(c.ValidBefore), 0), nil
+	return "ssh -i " + shellWord(file) + " " + options, time.Unix(int64(c.ValidBefore), 0), nil
 }
 
 // ours reports whether a file has a certificate of the same authority as c.

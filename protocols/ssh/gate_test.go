@@ -361,7 +361,7 @@ func (m *memory) said(way core.Direction, extended bool) string {
 // ended waits until so many sessions are sealed.
 func (m *memory) ended(t *testing.T, n int) []core.End {
 	t.Helper()
-	for until := time.Now().Add(10 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+	for until := time.Now().Add(30 * time.Second); ; time.Sleep(5 * time.Millisecond) {
 		m.mu.Lock()
 		ends := slices.Clone(m.ends)
 		m.mu.Unlock()

@@ -105,9 +105,9 @@ func (h *handler) Serve(ctx context.Context, conn net.Conn, g core.Gate) (err er
 	if err != nil {
 		return err
 	}
-	bounded := &boundedConn{Conn: conn}
+	bounded := &boundedConn{Conn: conn, gone: make(chan struct{})}
 	bounded.left.Store(preAuth)
-	s := &signIn{handler: h, gate: g, own: own, conn: conn}
+	s := &signIn{handler: h, gate: g, own: own, conn: conn, gone: bounded.gone}
 	defer func() {
 		if s.session != nil { // unless somebody has said so before
 			err = errors.Join(err, s.session.Close(core.EndError, "internal error"))

@@ -3,6 +3,7 @@ package ssh
 import (
 	"bytes"
 	"context"
+	"time"
 	"unicode/utf8"
 
 	"github.com/weir-gateway/weir/core"
@@ -20,6 +21,9 @@ type keys struct {
 	line   []byte
 	unsure bool // keys were used that bring in what nobody has typed: the history, completion
 	escape bool
+
+	until time.Time // when what was read last is not waited for any more
+	seen  bool      // some line of it was shown
 }
 
 const (
@@ -42,10 +46,13 @@ func (k *keys) next(s *stream, ctx context.Context) (p piece, denied *core.Denia
 		if k.rest = k.buffer[:n]; n == 0 {
 			return piece{}, nil, k.err
 		}
+		k.until, k.seen = time.Now().Add(echoWait), false
 	}
 	part := k.rest
-	if i := bytes.IndexAny(part, "\r\n"); i >= 0 {
-		part = part[:i+1]
+	if i := bytes.IndexAny(part, "\r\n"); i > 0 { // what is typed goes first, so that the target can show it
+		part = part[:i]
+	} else if i == 0 {
+		part = part[:1]
 	}
 	k.rest = k.rest[len(part):]
 	if text, whole := k.typed(part); whole && !k.judge(ctx, text) {
@@ -101,13 +108,33 @@ func (k *keys) judge(ctx context.Context, text string) bool {
 		return true
 	}
 	x := typedCommand(text, unsure)
-	v := k.ch.c.session.Check(ctx, &core.Event{
+	e := &core.Event{
 		Kind: core.KindCommand, Direction: core.FromClient, Stage: stageTyped, Detail: k.ch.detail(), Waiter: &request{k.ch, x, false},
 		Exchange: &core.Exchange{Command: x, Record: k.ch.in.Record},
-	})
+	}
+	if t := k.ch.typist; t != nil {
+		shown := t.shown(ctx, k.until)
+		if k.seen = k.seen || shown; !k.seen {
+			k.unseen(ctx, e)
+		}
+	}
+	v := k.ch.c.session.Check(ctx, e)
 	if v.Deny == nil {
 		return true
 	}
 	k.ch.tell(ctx, refused(v.Deny))
 	return false
+}
+
+// unseen has a line judged that the terminal does not show, and keeps its text from the record: it may be a password.
+func (k *keys) unseen(ctx context.Context, e *core.Event) {
+	v := k.ch.c.session.Ask(ctx, e)
+	if v.Hold != nil && v.Deny == nil { // nobody could be shown what to approve
+		v.Deny = &core.Denial{Step: "weir", Rule: v.Hold.Rule}
+	}
+	if d := v.Deny; d != nil { // its reason may repeat what was typed
+		e.Frame = refusal{&core.Denial{Step: d.Step, Rule: d.Rule, Reason: "a rule refuses this line, which the terminal does not show", Hint: "type it where it is shown, to be told more"}}
+	}
+	e.Exchange.Command = unseenCommand()
+	e.Waiter = nil
 }

@@ -2,12 +2,11 @@ package ssh
 
 import (
 	"bytes"
-	"crypto/sha256"
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"hash"
 	"path"
+	"slices"
 	"strings"
 	"sync"
 	"unicode/utf8"
@@ -71,36 +70,8 @@ type awaited struct {
 // file is one that is open.
 type file struct {
 	path          string
+	use           []string // what it was opened for; empty: a folder, to be listed
 	read, written extent
-}
-
-// extent is what has been read or written of a file.
-type extent struct {
-	bytes uint64
-	next  uint64
-	sum   hash.Hash // of all of it, while it comes in order from the beginning
-	mixed bool
-}
-
-func (x *extent) add(at uint64, data []byte) {
-	if x.sum == nil {
-		x.sum = sha256.New()
-	}
-	x.mixed = x.mixed || at != x.next
-	x.bytes += uint64(len(data))
-	if x.next = at + uint64(len(data)); !x.mixed {
-		_, _ = x.sum.Write(data)
-	}
-}
-
-func (x *extent) text(what string) string {
-	switch {
-	case x.bytes == 0:
-		return ""
-	case x.mixed:
-		return fmt.Sprintf(", %d bytes %s, not in order", x.bytes, what)
-	}
-	return fmt.Sprintf(", %d bytes %s, sha256 %x", x.bytes, what, x.sum.Sum(nil))
 }
 
 // request reads a packet of the client, without its length. It returns what is to be judged, if anything, and what is to be
@@ -133,7 +104,7 @@ func (f *files) request(p []byte) (x *core.Command, closed string, err error) {
 		case flags&^uint32(flagRead) != 0:
 			use = []string{"write"}
 		}
-		return fileCommand("open", use, name), "", f.await(id, awaited{opens: &file{path: string(name)}})
+		return fileCommand("open", use, name), "", f.await(id, awaited{opens: &file{path: string(name), use: use}})
 	case fxOpendir:
 		return fileCommand("list", []string{"read"}, name), "", f.await(id, awaited{opens: &file{path: string(name)}})
 	case fxLstat, fxStat, fxReadlink, fxRealpath:
@@ -182,7 +153,7 @@ func (f *files) withHandle(kind byte, id uint32, handle string, rest []byte) (x 
 		o.written.add(binary.BigEndian.Uint64(rest), data)
 	case fxClose:
 		delete(f.open, handle)
-		closed = "closed " + line(o.path) + o.read.text("read") + o.written.text("written")
+		closed = o.text("")
 	}
 	return nil, closed, nil
 }
@@ -206,6 +177,19 @@ func (f *files) forget(id uint32) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	delete(f.waiting, id)
+}
+
+// left says what was done with the files that nobody has closed.
+func (f *files) left() (list []string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, o := range f.open {
+		if len(o.use) > 0 {
+			list = append(list, o.text(", not closed"))
+		}
+	}
+	slices.Sort(list)
+	return list
 }
 
 // answer reads a packet of the server.

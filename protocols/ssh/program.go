@@ -37,7 +37,7 @@ func (ch *channel) carry(ctx context.Context) {
 	go func() {
 		defer close(ch.fed)
 		defer ch.c.recovered()
-		in := &stream{from: ch.client, to: ch.server, way: core.FromClient, exchange: ch.in, mu: &ch.inMu}
+		in := &stream{from: ch.client, to: ch.server, way: core.FromClient, exchange: ch.in, mu: &ch.inMu, watch: ch.copied(ctx, core.FromClient)}
 		if ch.request == "shell" && ch.hasPTY {
 			in.next = (&keys{ch: ch}).next
 		}
@@ -52,6 +52,9 @@ func (ch *channel) carry(ctx context.Context) {
 		{from: ch.server, to: ch.client}, {from: ch.server.Stderr(), to: ch.client.Stderr(), extended: true},
 	} {
 		s.way, s.exchange, s.mu = core.FromUpstream, ch.out, &ch.outMu
+		if !s.extended {
+			s.watch = ch.copied(ctx, core.FromUpstream)
+		}
 		out.Go(func() {
 			defer ch.c.recovered()
 			if files != nil && !s.extended {
@@ -83,6 +86,12 @@ func (ch *channel) carry(ctx context.Context) {
 		_ = ch.client.CloseWrite()
 		close(ch.finished)
 		<-ch.fed
+		if files != nil {
+			files.end(ctx)
+		}
+		if ch.typist != nil {
+			ch.typist.end(ctx)
+		}
 		cancel()
 	}()
 }

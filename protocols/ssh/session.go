@@ -83,11 +83,13 @@ func (ch *channel) fromClient(ctx context.Context, requests <-chan *ssh.Request)
 			var p ptyPayload
 			ok := parse(r.Payload, &p) && !ch.began && !ch.hasPTY && ch.c.settings.Mode != modeExecOnly
 			if ch.relay(ctx, r, ok, fmt.Sprintf("terminal %s %dx%d", line(p.Term), p.Columns, p.Rows)) {
-				ch.hasPTY = true
+				ch.hasPTY, ch.typist = true, newTypist(ch, p.Columns)
 			}
 		case "window-change":
 			var p windowPayload
-			ch.relay(ctx, r, parse(r.Payload, &p), fmt.Sprintf("window %dx%d", p.Columns, p.Rows))
+			if ch.relay(ctx, r, parse(r.Payload, &p), fmt.Sprintf("window %dx%d", p.Columns, p.Rows)) && ch.typist != nil {
+				ch.typist.resize(p.Columns)
+			}
 		case "signal":
 			var p textPayload
 			ch.relay(ctx, r, parse(r.Payload, &p), "signal "+line(p.Text))

@@ -32,7 +32,8 @@ type signIn struct {
 	gate    core.Gate
 	own     *ownKeys
 	conn    net.Conn
-	shown   int // tokens
+	gone    <-chan struct{} // closed when the client is
+	shown   int             // tokens
 
 	session *core.Session
 	token   string
@@ -67,11 +68,19 @@ func (s *signIn) config(ctx context.Context) *ssh.ServerConfig {
 			return nil, s.enter(ctx, m, string(password), map[string]string{"method": "password"})
 		},
 		KeyboardInteractiveCallback: func(m ssh.ConnMetadata, ask ssh.KeyboardInteractiveChallenge) (*ssh.Permissions, error) {
-			answers, err := ask("", "", []string{"Token: "}, []bool{false})
-			if err != nil || len(answers) != 1 {
-				return nil, errors.New("ssh: no token came")
+			prompt := "Token: "
+			inviter, _ := s.gate.(core.Inviter)
+			if inviter != nil && inviter.Invites() {
+				prompt = "Token (or Enter, to sign in with a browser): "
 			}
-			return nil, s.enter(ctx, m, answers[0], map[string]string{"method": "keyboard-interactive"})
+			answer, err := askFor(ask, "", prompt)
+			if err != nil {
+				return nil, err
+			}
+			if answer == "" && inviter != nil && inviter.Invites() {
+				return nil, s.invite(ctx, m, inviter, ask)
+			}
+			return nil, s.enter(ctx, m, answer, map[string]string{"method": "keyboard-interactive"})
 		},
 		PublicKeyCallback: s.offered,
 		VerifiedPublicKeyCallback: func(m ssh.ConnMetadata, k ssh.PublicKey, p *ssh.Permissions, _ string) (*ssh.Permissions, error) {
@@ -116,6 +125,11 @@ func (s *signIn) enter(ctx context.Context, m ssh.ConnMetadata, token string, de
 	if err == nil {
 		return nil
 	}
+	return s.failed(err)
+}
+
+// failed tells the client why it is not let in.
+func (*signIn) failed(err error) error {
 	return &ssh.BannerError{Err: err, Message: "weir: " + line(safeText(err)) + "\r\n"}
 }
 

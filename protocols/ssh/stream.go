@@ -20,12 +20,14 @@ type stream struct {
 	extended bool
 	// next reads one piece; nil: what there is. A piece without a buffer is none.
 	next    func(s *stream, ctx context.Context) (piece, *core.Denial, error)
-	packets bool // pieces are packets, which keep their lengths
+	packets bool              // pieces are packets, which keep their lengths
+	watch   func(data []byte) // is shown what is passed on; nil: nobody is
 
 	event core.Event
 	data  []byte // as it stood in the buffer, to see whether a step has changed it
 	wire  []byte
 	hide  bool // the record is not to have it
+	stars bool // the record has stars in the place of keys
 }
 
 var _ core.Frame = (*stream)(nil)
@@ -66,6 +68,9 @@ func (s *stream) run(ctx context.Context) (denied *core.Denial) {
 	for {
 		p, d, err := next(s, ctx)
 		if p.buffer != nil && d == nil {
+			if s.watch != nil {
+				s.watch(p.data)
+			}
 			queue <- p
 		} else if p.buffer != nil {
 			pieces.Put(p.buffer)
@@ -115,8 +120,15 @@ func (s *stream) judge(ctx context.Context, wire []byte, head int) (piece, *core
 	case s.packets: // no person is asked anything
 	case s.way == core.FromClient:
 		said, s.hide = s.ch.prompts.hide(data)
+		if s.ch.typist != nil {
+			s.stars = true
+			s.ch.typist.sent(data)
+		}
 	default:
 		s.ch.prompts.said(data)
+		if s.ch.typist != nil {
+			s.ch.typist.said(ctx, data)
+		}
 	}
 	if !c.session.Wants(core.KindBytes) && s.exchange.Limit.Bytes == 0 {
 		return piece{data: data}, nil
@@ -140,6 +152,9 @@ func (s *stream) judge(ctx context.Context, wire []byte, head int) (piece, *core
 
 // Wire implements core.Frame.
 func (s *stream) Wire(e *core.Event, _ *core.Verdict) ([]byte, error) {
+	if s.stars {
+		return dataMessage(s.ch.number, s.extended, starred(e.Bytes)), nil
+	}
 	if len(e.Bytes) == len(s.data) && (len(s.data) == 0 || &e.Bytes[0] == &s.data[0]) && !s.hide {
 		return s.wire, nil
 	}

@@ -64,7 +64,7 @@ func (t *transfer) fromClient(ctx context.Context, s *stream) (p piece, denied *
 		return piece{}, unreadable(err), err
 	}
 	if closed != "" {
-		_ = t.ch.say(ctx, core.KindNotice, core.FromClient, &core.Result{Status: "file", Message: closed}, nil)
+		t.ch.keep(ctx, core.KindResult, core.FromClient, &core.Result{Status: "file", Message: closed})
 	}
 	putHead(b, t.ch.number, false, n-dataHead)
 	if x == nil {
@@ -82,6 +82,13 @@ func (t *transfer) fromClient(ctx context.Context, s *stream) (p piece, denied *
 	}
 	pieces.Put(buffer)
 	return piece{}, nil, nil
+}
+
+// end records what was done with the files that are still open.
+func (t *transfer) end(ctx context.Context) {
+	for _, said := range t.files.left() {
+		t.ch.keep(ctx, core.KindResult, core.FromClient, &core.Result{Status: "file", Message: said})
+	}
 }
 
 // refuse answers a request in the server's place.

@@ -106,7 +106,7 @@ func TestTransferIsKept(t *testing.T) {
 	text := g.journal.text()
 	hash := fmt.Sprintf("%x", sha256.Sum256(content))
 	for _, want := range []string{
-		`"action":"sftp open"`, fmt.Sprintf("closed %s, %d bytes written, sha256 %s", path, len(content), hash), fmt.Sprintf("closed %s, %d bytes read, ", path, len(content)),
+		`"action":"sftp open"`, fmt.Sprintf("written %d bytes (0-%d), sha256 %s: %s", len(content), len(content)-1, hash, path), fmt.Sprintf("read %d bytes (0-%d), sha256 %s: %s", len(content), len(content)-1, hash, path),
 	} {
 		if !strings.Contains(text, want) {
 			t.Errorf("the record has no %s", want)

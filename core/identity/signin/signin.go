@@ -27,6 +27,12 @@ const (
 	longestWait = 30 * time.Minute
 )
 
+// How a sign-in ends that nobody has finished.
+var (
+	ErrRefused = errors.New("signin: the sign-in was refused")
+	ErrLate    = errors.New("signin: nobody signed in in time")
+)
+
 // ErrAgain says that the sign-in is over, for whatever reason: the person has to sign in anew.
 var ErrAgain = errors.New("signin: the provider does not take the sign-in any more: sign in again")
 
@@ -108,10 +114,14 @@ type Device struct {
 	code    string
 	pause   time.Duration
 	until   time.Time
-	User    string // what the person types in
-	Where   string // the page to open
-	Shorter string // the page with the code in it; may be empty
+	User    string    // what the person types in
+	Where   string    // the page to open
+	Shorter string    // the page with the code in it; may be empty
+	next    time.Time // when the provider may be asked
 }
+
+// Until is when nobody can sign in by the code any more.
+func (d *Device) Until() time.Time { return d.until }
 
 // Begin asks the provider for a code.
 func (c *Client) Begin(ctx context.Context) (*Device, error) {
@@ -155,7 +165,7 @@ func (c *Client) Begin(ctx context.Context) (*Device, error) {
 		pause = usualPause
 	}
 	until := time.Now().Add(min(time.Duration(min(answer.Expires, 1e6)*float64(time.Second)), longestWait))
-	return &Device{c, answer.DeviceCode, pause, until, answer.UserCode, answer.URI, answer.Complete}, nil
+	return &Device{c, answer.DeviceCode, pause, until, answer.UserCode, answer.URI, answer.Complete, time.Now().Add(pause)}, nil
 }
 
 func unprintable(r rune) bool { return !unicode.IsPrint(r) }
@@ -166,13 +176,13 @@ func (d *Device) Wait(ctx context.Context) (Tokens, error) {
 	defer cancel()
 	form := url.Values{"grant_type": {"urn:ietf:params:oauth:grant-type:device_code"}, "device_code": {d.code}, "client_id": {d.c.ClientID}}
 	for {
-		t := time.NewTimer(d.pause)
+		t := time.NewTimer(time.Until(d.next))
 		select {
 		case <-t.C:
 		case <-ctx.Done():
 			t.Stop()
 			if time.Now().After(d.until) {
-				return Tokens{}, errors.New("signin: nobody signed in in time")
+				return Tokens{}, ErrLate
 			}
 			return Tokens{}, ctx.Err()
 		}
@@ -185,14 +195,15 @@ func (d *Device) Wait(ctx context.Context) (Tokens, error) {
 		case errors.As(err, &said) && said.Code == "slow_down":
 			d.pause += usualPause
 		case errors.As(err, &said) && said.Code == "access_denied":
-			return Tokens{}, errors.New("signin: the sign-in was refused")
+			return Tokens{}, ErrRefused
 		case errors.As(err, &said) && said.Code == "expired_token":
-			return Tokens{}, errors.New("signin: nobody signed in in time")
+			return Tokens{}, ErrLate
 		case errors.As(err, &said) && said.status < 500:
 			return Tokens{}, err
 		case ctx.Err() == nil: // it may come back: RFC 8628 section 3.5 asks to slow down
 			d.pause = min(2*d.pause, time.Minute)
 		}
+		d.next = time.Now().Add(d.pause)
 	}
 }
 

@@ -56,10 +56,24 @@ func (s *Server) Log() string {
 // ErrMissing is wrapped when there is no sshd, and none can be installed.
 var ErrMissing = errors.New("sshtest: there is no sshd here")
 
+// Here reports whether OpenSSH's server and client are installed.
+func Here() bool {
+	_, client := exec.LookPath("ssh")
+	_, server := exec.LookPath(sshd)
+	return client == nil && server == nil
+}
+
+const sshd = "/usr/sbin/sshd" // it wants to be called by its whole path
+
 // Start runs a server in a new folder. Root is needed for nothing but installing Debian's package where there is none.
 func Start(ctx context.Context, settings ...string) (*Server, error) {
-	if err := Packages(ctx, "openssh-server", "openssh-client"); err != nil {
-		return nil, err
+	if !Here() {
+		if err := Packages(ctx, "openssh-server", "openssh-client"); err != nil {
+			return nil, err
+		}
+		if !Here() {
+			return nil, fmt.Errorf("%w: it takes %s, and ssh in $PATH", ErrMissing, sshd)
+		}
 	}
 	who, err := user.Current()
 	if err != nil {
@@ -114,7 +128,7 @@ func (s *Server) start(ctx context.Context, settings []string) error {
 	if err := os.WriteFile(config, []byte(strings.Join(lines, "\n")+"\n"), 0o600); err != nil {
 		return err
 	}
-	s.command = exec.Command("/usr/sbin/sshd", "-D", "-e", "-f", config)
+	s.command = exec.Command(sshd, "-D", "-e", "-f", config)
 	s.command.Stdout, s.command.Stderr = &s.log, &s.log
 	s.command.WaitDelay = 100 * time.Millisecond // sessions that are open have the same stderr
 	s.command.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}

@@ -26,6 +26,7 @@ type Header struct {
 	Start         time.Time
 	Title         string
 	Term          string
+	Pause         time.Duration // the longest pause that a player is to make; 0: as it was
 }
 
 // NewCast writes the header.
@@ -36,9 +37,10 @@ func NewCast(out io.Writer, h Header) (*Cast, error) {
 		Width     int               `json:"width"`
 		Height    int               `json:"height"`
 		Timestamp int64             `json:"timestamp,omitempty"`
+		Idle      float64           `json:"idle_time_limit,omitempty"`
 		Title     string            `json:"title,omitempty"`
 		Env       map[string]string `json:"env,omitempty"`
-	}{Version: 2, Width: size(h.Columns, 80), Height: size(h.Rows, 24), Timestamp: h.Start.Unix(), Title: Safe(h.Title)}
+	}{Version: 2, Width: size(h.Columns, 80), Height: size(h.Rows, 24), Timestamp: h.Start.Unix(), Idle: h.Pause.Seconds(), Title: Safe(h.Title)}
 	if h.Term != "" {
 		head.Env = map[string]string{"TERM": Safe(h.Term)}
 	}
@@ -97,67 +99,4 @@ func (c *Cast) event(at time.Time, kind, text string) error {
 		return err
 	}
 	return c.out.Flush()
-}
-
-// cleaner lets through what draws on a screen, and nothing else.
-type cleaner struct {
-	seq sequences
-	out []byte
-}
-
-func (c *cleaner) of(p []byte) string {
-	c.out = c.out[:0]
-	c.seq.feed(p, c)
-	return string(c.out)
-}
-
-func (c *cleaner) print(r rune) { c.out = utf8.AppendRune(c.out, r) }
-
-func (c *cleaner) control(b byte) {
-	if b >= 0x07 && b <= '\r' {
-		c.out = append(c.out, b)
-	}
-}
-
-func (c *cleaner) single(final byte) {
-	switch final {
-	case '7', '8', 'D', 'E', 'M', 'c', '=', '>':
-		c.out = append(c.out, 0x1b, final)
-	}
-}
-
-func (c *cleaner) sequence(prefix, final byte, numbers []int) {
-	switch final {
-	case '@', 'A', 'B', 'C', 'D', 'E', 'F', 'G', 'H', 'I', 'J', 'K', 'L', 'M', 'P', 'S', 'T', 'X', 'Z', '`', 'a', 'd', 'e', 'f', 'g', 'm', 'r', 's', 'u':
-		if prefix != 0 {
-			return
-		}
-	case 'h', 'l':
-		if prefix == '?' {
-			for _, n := range numbers {
-				switch n {
-				case 1, 6, 7, 12, 25, 47, 1047, 1048, 1049: // no mouse, no focus, no bracketed paste
-				default:
-					return
-				}
-			}
-		} else if prefix != 0 {
-			return
-		}
-	default: // questions (c, n, q, t, x), key modes, and what is not known
-		return
-	}
-	c.out = append(c.out, 0x1b, '[')
-	if prefix != 0 {
-		c.out = append(c.out, prefix)
-	}
-	for i, n := range numbers {
-		if i > 0 {
-			c.out = append(c.out, ';')
-		}
-		if n > 0 || len(numbers) > 1 || prefix != 0 {
-			c.out = strconv.AppendInt(c.out, int64(n), 10)
-		}
-	}
-	c.out = append(c.out, final)
 }

@@ -128,6 +128,8 @@ func TestTyped(t *testing.T) {
 		{"token", []string{"Token: ", ">hunter2\r", "\r\n"}, nil, "*******\r"},
 		{"password typed before it is asked for", []string{">hunter2\r", "Password: ", "\r\n"}, nil, "*******\r"},
 		{"password without a prompt", []string{"? ", ">hunter2\r", "\r\n"}, nil, "*******\r"},
+		{"question whose answer has no echo at all", []string{"? ", ">hunter2\r", "$ ", ">ls\r", "ls\r\n"}, []string{"ls"}, "*******\rls\r"},
+		{"password whose answer has no echo at all", []string{"Password: ", ">hunter2\r", "me> ", ">ls\r", "ls\r\n"}, []string{"ls"}, "*******\rls\r"},
 		{"password never answered", []string{"Password: ", ">hun"}, nil, "***"},
 		{"prompt that says password and shows", []string{"password: ", ">rm -rf /\r", "rm -rf /\r\n"}, []string{"rm -rf /"}, "********\r"},
 		{"line that has password in it", []string{"$ ", ">a # password: ", "a # password: ", ">x\r", "x\r\n"}, []string{"a # password: x"}, "a # password: x\r"},

@@ -30,6 +30,8 @@ type Typed struct {
 	sure    bool // only plain characters and erasing were typed
 	asked   bool // a secret is being typed
 	shown   bool // some of the present line has been echoed
+	after   int  // where on the line Enter was typed last: what stands before was answered
+	other   bool // since Enter something else has come, and no end of the line
 	waiting []rune
 
 	key   [utf8.UTFMax]byte
@@ -60,6 +62,11 @@ func (t *Typed) Full() bool { return t.line.full }
 // Asked reports whether what is typed now answers a question after a secret.
 func (t *Typed) Asked() bool { return t.asked }
 
+// Shown reports whether the terminal has shown what was typed on the present line, or nothing that it could show was.
+func (t *Typed) Shown() bool {
+	return t.shown || !slices.ContainsFunc(t.waiting, func(r rune) bool { return r&keyed == 0 })
+}
+
 // Current is what stands behind the prompt now.
 func (t *Typed) Current() string {
 	if !t.begun || t.line.full || t.asked {
@@ -77,8 +84,12 @@ func (t *Typed) behind(cells []rune) string {
 
 // Input reads what the client sends.
 func (t *Typed) Input(p []byte) {
+	if t.entered > 0 && t.other { // the line before has ended where not even Enter is echoed, as in read -s
+		t.release()
+		t.entered, t.begun, t.asked, t.shown, t.other = 0, false, false, false, false
+	}
 	if !t.shown { // what is typed before the question comes answers it, too
-		t.asked = t.asked || secret.MatchString(string(t.line.cells[max(0, len(t.line.cells)-256):]))
+		t.asked = t.asked || secret.MatchString(string(t.line.cells[min(max(t.after, len(t.line.cells)-256), len(t.line.cells)):]))
 	}
 	for _, b := range p {
 		if !t.begun && !t.line.full {
@@ -100,6 +111,7 @@ func (t *Typed) Input(p []byte) {
 			}
 		case b == '\r' || b == '\n':
 			t.entered++
+			t.other, t.after = false, len(t.line.cells)
 			t.wait(rune(b), true)
 		case b == 0x03 || b == 0x04: // ^C, ^D: the line is given up
 			t.wait(rune(b), true)
@@ -164,9 +176,12 @@ func (t *Typed) printed(r rune) {
 				t.out = utf8.AppendRune(t.out, c&^keyed)
 			}
 			t.waiting = slices.Delete(t.waiting, 0, i+1)
+		} else {
+			t.other = true
 		}
 		return
 	}
+	t.other = true
 }
 
 // release records what waits: what was not shown, as stars.
@@ -183,6 +198,7 @@ func (t *Typed) release() {
 
 // ended is a line's end: the echo of Enter, where one was typed.
 func (t *Typed) ended(cells []rune) {
+	t.after = 0
 	if t.entered == 0 || !t.begun && t.ahead() { // the output of a program
 		t.start = 0
 		return
