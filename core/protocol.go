@@ -87,7 +87,7 @@ type Prober interface {
 	// ProbeTarget signs in at the target itself, as the gateway does for who.
 	ProbeTarget(ctx context.Context, t *Target, who Identity) (Probe, error)
 	// ProbeGateway signs in at a gateway with the environment that Connect made.
-	ProbeGateway(ctx context.Context, env map[string]string) (Probe, error)
+	ProbeGateway(ctx context.Context, at WayIn, env map[string]string) (Probe, error)
 }
 
 // Probe is one signed-in client. Its calls come one at a time.

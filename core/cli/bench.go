@@ -48,7 +48,7 @@ func (a *app) bench() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "bench TARGET",
 		Short: "Measure what the gateway adds on the way to a target, beside a direct connection",
-		Long: "Ask a target for next to nothing (of PostgreSQL: a prepared select 1), directly and through the running gateway, in turn, and\n" +
+		Long: "Ask a target for next to nothing (of PostgreSQL a prepared select 1, of a host the command true), directly and through the running gateway, in turn, and\n" +
 			"print both ways side by side. What comes through the gateway is judged and recorded as any session is, as yours. The\n" +
 			"direct way signs in with the credential of the configuration: run it where the gateway runs.",
 		Example: "  weir bench orders\n  weir bench orders --clients 1,8,32 --rounds 9 -o json",
@@ -159,9 +159,12 @@ func (a *app) waysTo(ctx context.Context, cfg *config.Config, name, tokenFile st
 		done()
 		return nil, nil, use(l.problems)
 	}
+	at := made.Targets[0]
 	return []way{
 		{"direct", func(ctx context.Context) (core.Probe, error) { return prober.ProbeTarget(ctx, noun, who) }},
-		{"weir", func(ctx context.Context) (core.Probe, error) { return prober.ProbeGateway(ctx, made.Targets[0].Env) }},
+		{"weir", func(ctx context.Context) (core.Probe, error) {
+			return prober.ProbeGateway(ctx, core.WayIn{Target: at.Name, Address: at.Address, HostKey: at.HostKey, Connect: at.Connect}, at.Env)
+		}},
 	}, done, nil
 }
 

@@ -44,7 +44,7 @@ func (*Protocol) ProbeTarget(ctx context.Context, t *core.Target, who core.Ident
 }
 
 // ProbeGateway implements core.Prober.
-func (*Protocol) ProbeGateway(ctx context.Context, env map[string]string) (core.Probe, error) {
+func (*Protocol) ProbeGateway(ctx context.Context, _ core.WayIn, env map[string]string) (core.Probe, error) {
 	c, err := plainConfig()
 	if err != nil {
 		return nil, err
