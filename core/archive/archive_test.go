@@ -43,7 +43,10 @@ type pipeline struct {
 	w      *Worker
 }
 
-func start(dir string, more ...Named) (*pipeline, error) {
+func start(dir string, more ...Named) (*pipeline, error) { return startWith(dir, nil, more...) }
+
+// startWith encrypts, with keys of whoever makes them.
+func startWith(dir string, keys func(subject, issuer, session string) (*ledger.RecordingKey, []byte, error), more ...Named) (*pipeline, error) {
 	p := &pipeline{dir: dir}
 	var err error
 	if p.store, err = file.Open(filepath.Join(dir, "archive"), file.Options{SegmentSize: 256 << 10}); err != nil {
@@ -57,7 +60,7 @@ func start(dir string, more ...Named) (*pipeline, error) {
 	}
 	p.j, err = journal.Open(context.Background(), journal.Config{
 		Dir: dir, Shards: 2, Gateway: "gw", Boot: "boot", Log: quiet, Archive: p.store,
-		SegmentSize: 256 << 10, MaxWAL: 8 << 20, BlockAge: 5 * time.Millisecond,
+		SegmentSize: 256 << 10, MaxWAL: 8 << 20, BlockAge: 5 * time.Millisecond, Keys: keys,
 	})
 	if err != nil {
 		return nil, err
@@ -72,6 +75,15 @@ func start(dir string, more ...Named) (*pipeline, error) {
 func mustStart(t *testing.T, dir string, more ...Named) *pipeline {
 	t.Helper()
 	p, err := start(dir, more...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+func mustStartWith(t *testing.T, dir string, keys func(subject, issuer, session string) (*ledger.RecordingKey, []byte, error), more ...Named) *pipeline {
+	t.Helper()
+	p, err := startWith(dir, keys, more...)
 	if err != nil {
 		t.Fatal(err)
 	}

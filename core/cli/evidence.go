@@ -57,7 +57,7 @@ func (e *evidence) open(ctx context.Context, c *config.Config, role string, j jo
 		}
 		j.Archive = e.stores[0].Store
 	}
-	j.Keys = recordingKeys(c, j.Gateway, log)
+	j.Keys, j.KeyPeriod = recordingKeys(c, j.Gateway, log), c.Encryption.Period
 	if e.journal, err = journal.Open(ctx, j); err != nil || role == roleGateway {
 		return err
 	}
@@ -103,7 +103,9 @@ func (e *evidence) openArchive(ctx context.Context, c *config.Config) (err error
 	if vault != nil {
 		keys.Remote = vault
 	}
-	e.ledger, err = ledger.OpenWith(ledgerDir(c), keys)
+	if e.ledger, err = ledger.OpenWith(ledgerDir(c), keys); err == nil && e.keys != nil {
+		e.keys.Gone = func(k ledger.KeyID) bool { _, ok := e.ledger.Destroyed(k); return ok }
+	}
 	return err
 }
 

@@ -59,6 +59,8 @@ type Config struct {
 	Keys   *keyring.Ring // opens what is encrypted; nil: nothing is
 	// Recipients are whom recording keys are wrapped for.
 	Recipients func() ([]age.Recipient, error)
+	// Erase takes the records of destroyed keys out of what is between gateway and stores; nil: nothing is.
+	Erase func(ctx context.Context) error
 	// Term says for how long the sessions of a target are kept.
 	Term func(target string) Term
 	Log  *slog.Logger
@@ -192,6 +194,11 @@ func (k *Keeper) purge(ctx context.Context, by string, now time.Time, dry bool) 
 	due, tombs, unread := k.due(ctx, now)
 	if unread != nil && tombs == nil && due == nil {
 		return r, unread
+	}
+	if !dry { // what an earlier shredding was to destroy, and a crash or a store that was away has left
+		if err := k.finish(ctx, nil); err != nil {
+			unread = errors.Join(unread, err)
+		}
 	}
 	var leave []Session
 	for _, s := range due {
