@@ -47,7 +47,7 @@ var arrows = map[string][]string{
 	"core/keyring":                {"core", "core/ledger"},
 	"core/journal":                {"core", "core/ledger"},
 	"core/approval":               {"core"},
-	"core/archive":                {"core", "core/ledger", "core/archive/index", "core/journal", "core/keyring"},
+	"core/archive":                {"core", "core/ledger", "core/archive/index", "core/archive/segment", "core/journal", "core/keyring"},
 	"core/archive/bundle":         {"core", "core/ledger", "core/archive/segment"},
 	"core/archive/retention":      {"core", "core/ledger", "core/keyring", "core/archive/index", "core/archive/segment"},
 	"core/archive/segment":        {"core", "core/ledger"},
@@ -65,16 +65,17 @@ var arrows = map[string][]string{
 	"sdk":                         {"."},
 	"examples":                    {"protocols/*", "sdk/go", "."},
 	"examples/alerts":             {"examples/cluster/loopback"},
+	"examples/cluster/loopback":   {"protocols/*", "core/archive/s3/s3test"},
 	".":                           {"core/cli", "protocols/*", "core", "plugins", "policies", "sdk"},
 }
 
 // testsMay are further packages of this module that test files of a folder may import.
 var testsMay = map[string][]string{
 	"core":                      {"core", "core/*"},
-	"core/archive":              {"core/*"},
+	"core/archive":              {"core/*", "protocols/postgres/postgrestest"},
 	"core/archive/file":         {"core/*"},
 	"core/archive/s3":           {"core/*"},
-	"core/archive/index":        {"core/*"},
+	"core/archive/index":        {"core/*", "protocols/postgres/postgrestest"},
 	"core/opa":                  {"policies", "core/chain"},
 	"core/wasm":                 {"sdk/go", "plugins", "core/chain"},
 	"core/cli":                  {"protocols/*", "sdk"},

@@ -22,7 +22,7 @@ var (
 	storedTotal = prometheus.NewCounterVec(prometheus.CounterOpts{Name: "weir_archive_blocks_total", Help: "Blocks stored."}, []string{"store"})
 	storeErrors = prometheus.NewCounterVec(prometheus.CounterOpts{Name: "weir_archive_store_errors_total", Help: "Writes to a store that failed and are tried again."}, []string{"store"})
 	badTotal    = prometheus.NewCounterVec(prometheus.CounterOpts{Name: "weir_archive_refused_total", Help: "Messages that are no block, or another block than the stored one: somebody else writes to the streams."}, []string{"store"})
-	indexErrors = prometheus.NewCounter(prometheus.CounterOpts{Name: "weir_archive_index_errors_total", Help: "Batches that the index could not take; rebuild it."})
+	indexErrors = prometheus.NewCounter(prometheus.CounterOpts{Name: "weir_archive_index_errors_total", Help: "Batches that the index could not take; it is given them later."})
 	lagMessages = prometheus.NewGauge(prometheus.GaugeOpts{Name: "weir_archive_lag_messages", Help: "Messages in JetStream that the slowest store has not stored."})
 	lagSeconds  = prometheus.NewGauge(prometheus.GaugeOpts{Name: "weir_archive_lag_seconds", Help: "Age of the oldest of these messages."})
 	working     = prometheus.NewGauge(prometheus.GaugeOpts{Name: "weir_archive_worker", Help: "1 in the process that writes the archive."})
@@ -39,6 +39,9 @@ type keeper struct {
 	first  bool
 	broken bool // the last write failed
 	open   map[string]*openHead
+	missed map[string]struct{} // sessions of which the index lacks something
+	mendAt time.Time           // no try before
+	wait   time.Duration
 }
 
 // openHead is the newest block of a session that is open, for the ledger.
@@ -67,6 +70,7 @@ func (k *keeper) run(ctx context.Context, in <-chan jetstream.Msg) {
 			batch = k.add(batch, m)
 		case <-tick.C:
 			k.heads(ctx)
+			k.mend(ctx)
 			continue
 		}
 		batch = k.gather(ctx, batch, in)
@@ -258,15 +262,7 @@ func (k *keeper) follow(ctx context.Context, blocks []core.Block) error {
 	if err := k.w.claim.tell(ctx); err != nil {
 		return err
 	}
-	if x := k.w.c.Index; x != nil {
-		if err := x.Add(ctx, keyring.Reader{Store: k.store, Ring: k.w.c.Keys, Closed: true}, k.clear(ctx, blocks)); err != nil && ctx.Err() == nil {
-			indexErrors.Inc()
-			k.w.log.Error("archive: the index misses blocks; rebuild it", "error", err)
-		} else if err != nil {
-			return err // they come again
-		}
-	}
-	return nil
+	return k.index(ctx, blocks)
 }
 
 // clear returns blocks as they can be read, those whose key is not at hand as they are.

@@ -69,7 +69,7 @@ func (e *evidence) openArchive(ctx context.Context, c *config.Config) (err error
 	if e.stores, err = openStores(ctx, c); err != nil {
 		return err
 	}
-	if e.index, err = index.Open(indexPath(c), false); err != nil {
+	if e.index, err = openIndex(ctx, c, false); err != nil {
 		return err
 	}
 	e.index.Read(e.readers)
@@ -103,10 +103,13 @@ func (e *evidence) openArchive(ctx context.Context, c *config.Config) (err error
 	if vault != nil {
 		keys.Remote = vault
 	}
-	if e.ledger, err = ledger.OpenWith(ledgerDir(c), keys); err == nil && e.keys != nil {
+	if e.ledger, err = ledger.OpenWith(ledgerDir(c), keys); err != nil {
+		return err
+	}
+	if e.keys != nil {
 		e.keys.Gone = func(k ledger.KeyID) bool { _, ok := e.ledger.Destroyed(k); return ok }
 	}
-	return err
+	return indexOf(ctx, c, e.index, e.ledger.PublicKey())
 }
 
 // work starts the archive's worker.

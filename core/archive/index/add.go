@@ -89,7 +89,7 @@ func (x *Index) add(ctx context.Context, store core.Store, blocks []core.Block) 
 		}
 		s := x.building[id]
 		if s == nil {
-			blocks, err := known(ctx, x.db, id)
+			blocks, err := x.known(ctx, x.db, id)
 			if err != nil {
 				return err
 			}
@@ -137,8 +137,8 @@ type queryer interface {
 }
 
 // known returns how many blocks of a session are in the index.
-func known(ctx context.Context, db queryer, id string) (n uint64, err error) {
-	err = db.QueryRowContext(ctx, "SELECT blocks FROM sessions WHERE id = ?", id).Scan(&n)
+func (x *Index) known(ctx context.Context, db queryer, id string) (n uint64, err error) {
+	err = db.QueryRowContext(ctx, x.d.bind("SELECT blocks FROM sessions WHERE id = ?"), id).Scan(&n)
 	if errors.Is(err, sql.ErrNoRows) {
 		return 0, nil
 	}

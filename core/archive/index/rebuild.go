@@ -113,10 +113,8 @@ func (x *Index) Forget(ctx context.Context, sessions ...string) error {
 	if len(sessions) == 0 {
 		return nil
 	}
-	for _, table := range []string{"answers", "words"} { // whose entries are only marked so far
-		if err := x.merge(ctx, table); err != nil {
-			return fmt.Errorf("index: %w", err)
-		}
+	if err := x.d.shrink(ctx, x); err != nil {
+		return fmt.Errorf("index: %w", err)
 	}
 	return nil
 }
@@ -131,21 +129,22 @@ func (x *Index) forget(ctx context.Context, sessions []string) error {
 		return err
 	}
 	defer tx.Rollback() // after a commit it does nothing
+	if err := x.d.lock(ctx, tx); err != nil {
+		return err
+	}
 	for _, id := range sessions {
 		delete(x.building, id)
-		if err := forget(ctx, tx, id); err != nil {
+		if err := x.forgetOne(ctx, tx, id); err != nil {
 			return err
 		}
 	}
-	for _, s := range []string{
-		"INSERT INTO words(words, rowid, body) SELECT 'delete', id, body FROM texts WHERE id NOT IN (SELECT text FROM uses)",
-		"DELETE FROM texts WHERE id NOT IN (SELECT text FROM uses)",
+	if err := x.d.orphans(ctx, tx); err != nil {
+		return err
+	}
+	if err := execAll(ctx, tx,
 		"DELETE FROM resources WHERE id NOT IN (SELECT resource FROM touches)",
-		"INSERT INTO state VALUES ('cleared', 1) ON CONFLICT DO UPDATE SET value = value + 1",
-	} {
-		if _, err := tx.ExecContext(ctx, s); err != nil {
-			return err
-		}
+		"INSERT INTO state VALUES ('cleared', '1') ON CONFLICT (key) DO UPDATE SET value = CAST(CAST(state.value AS BIGINT) + 1 AS TEXT)"); err != nil {
+		return err
 	}
 	return tx.Commit()
 }

@@ -1,0 +1,93 @@
+package archive
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"testing"
+	"time"
+
+	"github.com/weir-gateway/weir/core"
+	"github.com/weir-gateway/weir/core/archive/index"
+	"github.com/weir-gateway/weir/protocols/postgres/postgrestest"
+)
+
+// A database that goes away holds nothing up, and when it is back the index is given what it lacks, with nobody's help.
+func TestIndexComesBack(t *testing.T) {
+	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
+	defer cancel()
+	s, err := postgrestest.Start(ctx, postgrestest.Options{Log: io.Discard, NoTLS: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Stop()
+	if _, err := s.Psql(ctx, "postgres", "CREATE ROLE indexer LOGIN PASSWORD 'p'; CREATE DATABASE weir OWNER indexer"); err != nil {
+		t.Fatal(err)
+	}
+	x, err := index.OpenPostgres(ctx, index.Postgres{Address: s.Addr(), Database: "weir", User: "indexer", Password: "p"}, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer x.Close()
+	p := mustStart(t, t.TempDir())
+	defer p.close(t)
+	// The running worker has an index of its own.
+	k := &keeper{w: &Worker{c: Config{Index: x}, log: slog.New(slog.DiscardHandler)}, store: Named{Name: "file", Store: p.store}, first: true}
+	put := func(i int) {
+		t.Helper()
+		id := fmt.Sprint("s", i)
+		say(t, p.j, id, "alice", "select 1")
+		if err := p.j.Flush(ctx); err != nil {
+			t.Fatal(err)
+		}
+		if err := p.w.Drain(ctx); err != nil {
+			t.Fatal(err)
+		}
+		var blocks []core.Block
+		err := p.store.Blocks(ctx, id, func(b core.Block) error {
+			b.Bytes = bytes.Clone(b.Bytes)
+			blocks = append(blocks, b)
+			return nil
+		})
+		if err == nil {
+			err = k.index(ctx, blocks)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	put(0)
+	if got := ids(t, x, index.Query{}); got != "s0" {
+		t.Fatalf("%q", got)
+	}
+	if err := s.Process().Kill(); err != nil {
+		t.Fatal(err)
+	}
+	began := time.Now()
+	for i := range 20 {
+		put(i + 1)
+	}
+	if len(k.missed) != 20 {
+		t.Errorf("%d sessions are remembered", len(k.missed))
+	}
+	if took := time.Since(began); took > 25*time.Second {
+		t.Errorf("a database that is away has held up 20 batches for %v", took)
+	}
+	k.mendAt = time.Time{}
+	if k.mend(ctx); len(k.missed) != 20 {
+		t.Error("mended without a database")
+	}
+	if err := s.Restart(ctx); err != nil {
+		t.Fatal(err)
+	}
+	await(t, "the index is whole", func() bool {
+		k.mendAt = time.Time{}
+		k.mend(ctx)
+		return len(k.missed) == 0
+	})
+	if list, err := x.Sessions(ctx, index.Query{Identity: "alice"}); err != nil || len(list) != 21 {
+		t.Errorf("%d sessions, %v", len(list), err)
+	}
+}
