@@ -14,6 +14,10 @@ import (
 	"github.com/weir-gateway/weir/core/ledger"
 )
 
+// longestClear is for how long a file of the log is written to, where recordings are encrypted: it holds them in clear, and is
+// removed when JetStream has them. It is less than a shredding waits.
+const longestClear = time.Minute
+
 // maxKeys bounds the recording keys that are remembered; those of subjects that come again later are made anew.
 const maxKeys = 10_000
 

@@ -107,6 +107,12 @@ func newPacker(j *Journal, l *left) *packer {
 	}
 	p.queue.bound, p.queue.wake = int(j.c.MaxPending/2), make(chan struct{}, 1)
 	p.queue.spans = l.ranges
+	p.wal.rolled = func() {
+		select {
+		case p.queue.wake <- struct{}{}:
+		default:
+		}
+	}
 	p.publisher.js, p.publisher.first, p.publisher.streams = j.js, map[uint8]uint64{}, map[uint8]jetstream.Stream{}
 	return p
 }

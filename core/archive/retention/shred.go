@@ -166,7 +166,7 @@ func (k *Keeper) RotateLedger() (publicKey string, err error) { return k.c.Ledge
 
 // keysOf returns the recording keys of all stores that fit.
 func (k *Keeper) keysOf(ctx context.Context, fits func(*keyring.Record) bool) (map[ledger.KeyID]*keyring.Record, error) {
-	out := map[ledger.KeyID]*keyring.Record{}
+	out, looked := map[ledger.KeyID]*keyring.Record{}, map[ledger.KeyID]bool{}
 	for _, s := range k.c.Stores {
 		keys, ok := s.Store.(keyring.Store)
 		if !ok {
@@ -181,6 +181,10 @@ func (k *Keeper) keysOf(ctx context.Context, fits func(*keyring.Record) bool) (m
 			if err != nil {
 				return nil, fmt.Errorf("retention: store %s: %w", s.Name, err)
 			}
+			if looked[id] { // another store, which may be nearer, has the same
+				continue
+			}
+			looked[id] = true
 			r, err := keyring.Get(ctx, keys, id)
 			if err != nil {
 				return nil, fmt.Errorf("retention: store %s: %w", s.Name, err)
@@ -195,10 +199,16 @@ func (k *Keeper) keysOf(ctx context.Context, fits func(*keyring.Record) bool) (m
 
 // encrypted returns the sessions that begin with one of the keys, and with which.
 func (k *Keeper) encrypted(ctx context.Context, keys map[ledger.KeyID]*keyring.Record) (map[string]ledger.KeyID, error) {
-	out := map[string]ledger.KeyID{}
+	out, looked := map[string]ledger.KeyID{}, map[string]bool{}
 	for _, s := range k.c.Stores {
 		var ids []string
-		if err := s.Sessions(ctx, func(id string) error { ids = append(ids, id); return nil }); err != nil {
+		fresh := func(id string) error {
+			if !looked[id] { // else another store, which may be nearer, has the same
+				ids = append(ids, id)
+			}
+			return nil
+		}
+		if err := s.Sessions(ctx, fresh); err != nil {
 			return nil, fmt.Errorf("retention: store %s: %w", s.Name, err)
 		}
 		for _, id := range ids {
@@ -207,6 +217,7 @@ func (k *Keeper) encrypted(ctx context.Context, keys map[ledger.KeyID]*keyring.R
 				if err != nil {
 					return err
 				}
+				looked[id] = true
 				if h.Secret && keys[h.Key] != nil {
 					out[id] = h.Key
 				}
