@@ -92,9 +92,11 @@ cluster: bin/weir ## three NATS servers, two gateways, two archive workers; one 
 	bin/cluster -weir bin/weir $(if $(KEEP),-keep)
 
 .PHONY: torture
-torture: bin/weir ## break a cluster at random under load, and see that nothing is lost (KILLS=1000 RECORDS=n WITHIN=2h FLIPS=1)
+torture: $(GUEST_FILES) ## break a cluster at random under load, and see that nothing is lost (KILLS=1000 RECORDS=n WITHIN=2h FLIPS=1)
+	@mkdir -p bin
+	go build -ldflags '$(LDFLAGS) -X github.com/weir-gateway/weir/core/config.leastKept=1s' -o bin/weir-torture .
 	go build -o bin/torture ./examples/cluster/torture
-	WEIR_BINARY=bin/weir bin/torture -kills $(or $(KILLS),1000) -records $(or $(RECORDS),0) -within $(or $(WITHIN),0) $(if $(FLIPS),-flips)
+	WEIR_BINARY=bin/weir-torture bin/torture -kills $(or $(KILLS),1000) -records $(or $(RECORDS),0) -within $(or $(WITHIN),0) $(if $(FLIPS),-flips)
 
 .PHONY: test
 test: plugins sdks-here ## every test; installs PostgreSQL from the distribution when there is none
