@@ -14,6 +14,10 @@ const (
 	// maxMissed bounds the sessions that are remembered; beyond that the index takes a rebuild.
 	maxMissed    = 100_000
 	mostMendWait = time.Minute
+	// compareEvery is how often the index is held against the ledger, over what began within compareBack.
+	compareEvery = 15 * time.Second
+	compareBack  = 24 * time.Hour
+	compareMost  = 1000
 )
 
 // index tells the index what has been stored.
@@ -73,5 +77,34 @@ func (k *keeper) mend(ctx context.Context) {
 	}
 	if len(k.missed) == 0 {
 		k.w.log.Info("archive: the index is whole again")
+	}
+}
+
+// compare has the index read anew what it lists as open and the ledger has the seal of: whatever has kept it from hearing of a
+// session's end, an earlier process that was killed included.
+func (k *keeper) compare(ctx context.Context) {
+	if !k.first || k.w.c.Index == nil || k.w.c.Ledger == nil || len(k.missed) > 0 || time.Since(k.looked) < compareEvery {
+		return
+	}
+	now := time.Now()
+	k.looked = now
+	try, cancel := context.WithTimeout(ctx, indexTime)
+	defer cancel()
+	open, err := k.w.c.Index.Open(try, now.Add(-compareBack), now, compareMost)
+	var behind []string
+	for _, id := range open {
+		if k.w.c.Ledger.Sealed(id) {
+			behind = append(behind, id)
+		}
+	}
+	if len(behind) > 0 && err == nil {
+		err = k.w.c.Index.Again(try, keyring.Reader{Store: k.store, Ring: k.w.c.Keys, Closed: true}, behind...)
+	}
+	switch {
+	case ctx.Err() != nil:
+	case err != nil:
+		k.w.log.Warn("archive: the index cannot be compared with the ledger", "error", err)
+	case len(behind) > 0:
+		k.w.log.Warn("archive: the index had sessions as open that are sealed; they are read anew", "sessions", len(behind), "first", behind[0])
 	}
 }

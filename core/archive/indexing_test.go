@@ -6,11 +6,13 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"path/filepath"
 	"testing"
 	"time"
 
 	"github.com/weir-gateway/weir/core"
 	"github.com/weir-gateway/weir/core/archive/index"
+	"github.com/weir-gateway/weir/core/ledger"
 	"github.com/weir-gateway/weir/protocols/postgres/postgrestest"
 )
 
@@ -89,5 +91,43 @@ func TestIndexComesBack(t *testing.T) {
 	})
 	if list, err := x.Sessions(ctx, index.Query{Identity: "alice"}); err != nil || len(list) != 21 {
 		t.Errorf("%d sessions, %v", len(list), err)
+	}
+}
+
+// Sessions that the index lists as open, and the ledger has the seal of, are read anew, whatever was the reason; those that are
+// open stay so.
+func TestIndexIsCompared(t *testing.T) {
+	p := mustStart(t, t.TempDir())
+	defer p.close(t)
+	say(t, p.j, "over", "alice", "select 1")
+	if err := p.j.Flush(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := p.w.Drain(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	x, err := index.Open(filepath.Join(t.TempDir(), "other.db"), false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer x.Close()
+	for _, id := range []string{"over", "goes-on"} { // only its first block was told
+		b, err := ledger.NewEncoder().Encode(core.BlockHeader{Session: id}, 0, ledger.AppendPiece(nil, ledger.AppendRecord(nil, openRecord("alice"), 0, nil), false))
+		if err == nil {
+			err = x.Add(t.Context(), p.store, []core.Block{b})
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if s, err := x.Session(t.Context(), "over"); err != nil || s.End != "" {
+		t.Fatalf("%+v, %v", s, err)
+	}
+	k := &keeper{w: &Worker{c: Config{Index: x, Ledger: p.ledger}, log: slog.New(slog.DiscardHandler)}, store: Named{Name: "file", Store: p.store}, first: true}
+	k.compare(t.Context())
+	for id, end := range map[string]string{"over": "closed", "goes-on": ""} {
+		if s, err := x.Session(t.Context(), id); err != nil || s.End != end {
+			t.Errorf("%s: %+v, %v", id, s, err)
+		}
 	}
 }

@@ -42,6 +42,7 @@ type keeper struct {
 	missed map[string]struct{} // sessions of which the index lacks something
 	mendAt time.Time           // no try before
 	wait   time.Duration
+	looked time.Time // when the index was compared with the ledger last
 }
 
 // openHead is the newest block of a session that is open, for the ledger.
@@ -71,6 +72,7 @@ func (k *keeper) run(ctx context.Context, in <-chan jetstream.Msg) {
 		case <-tick.C:
 			k.heads(ctx)
 			k.mend(ctx)
+			k.compare(ctx)
 			continue
 		}
 		batch = k.gather(ctx, batch, in)

@@ -78,8 +78,15 @@ func (x *Index) Add(ctx context.Context, store core.Store, blocks []core.Block) 
 // errMoved says that another process has written a session's row since this one did: a worker that hung has had a successor.
 var errMoved = errors.New("another process has written the same session")
 
-func (x *Index) add(ctx context.Context, store core.Store, blocks []core.Block) error {
+func (x *Index) add(ctx context.Context, store core.Store, blocks []core.Block) (err error) {
 	touched := map[string]*building{}
+	defer func() {
+		if err != nil { // what is in memory is ahead of what is stored: read those sessions anew
+			for id := range touched {
+				delete(x.building, id)
+			}
+		}
+	}()
 	anew := map[string]bool{}
 	for i := range blocks {
 		b := &blocks[i]

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/weir-gateway/weir/core"
 )
@@ -179,4 +180,21 @@ func (x *Index) mergeOnce(ctx context.Context, table string, pages int) (done bo
 		return false, err
 	}
 	return after-before < 2, nil
+}
+
+// Open returns sessions that began in a time and that the index has no seal of, the oldest first.
+func (x *Index) Open(ctx context.Context, since, until time.Time, most int) (ids []string, err error) {
+	rows, err := x.db.QueryContext(ctx, x.d.bind("SELECT id FROM sessions WHERE started >= ? AND started < ? AND NOT sealed ORDER BY started LIMIT ?"), since.UnixNano(), until.UnixNano(), most)
+	if err != nil {
+		return nil, fmt.Errorf("index: %w", err)
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var id string
+		if err := rows.Scan(&id); err != nil {
+			return nil, fmt.Errorf("index: %w", err)
+		}
+		ids = append(ids, id)
+	}
+	return ids, rows.Err()
 }
