@@ -56,9 +56,10 @@ bench-policies: ## what a policy costs: kept and not, 1,000 rules, a reload of 1
 	bin/bench-policies -o policies/BENCHMARKS.md
 
 .PHONY: bench-journal
-bench-journal: ## durable commits, records on their way into the archive, and verification; core/journal/BENCHMARKS.md has a run
-	go test -run '^$$' -bench 'RecordSettleStrict' -benchtime 3s -count $(or $(COUNT),5) ./core/journal
-	go test -run '^$$' -bench 'Archive|Verify' -benchtime 3s -count $(or $(COUNT),5) ./core/archive
+bench-journal: ## durable commits, records into the archive, verification, the index; writes core/journal/BENCHMARKS.md (COUNT, SESSIONS)
+	@mkdir -p bin
+	go build -o bin/bench-journal ./core/journal/bench
+	bin/bench-journal -rounds $(or $(COUNT),5) -sessions $(or $(SESSIONS),100000) -o core/journal/BENCHMARKS.md
 
 .PHONY: bench-index
 bench-index: ## what `weir sessions` takes over 100,000 sessions; fails over 100 ms (SESSIONS=n)
