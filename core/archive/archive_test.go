@@ -92,7 +92,7 @@ func mustStartWith(t *testing.T, dir string, keys func(subject, issuer, session 
 
 func (p *pipeline) close(t *testing.T) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
 	if err := errors.Join(p.j.Flush(ctx), p.w.Close(ctx), p.j.Close(ctx), p.index.Close(), p.ledger.Close(), p.store.Close()); err != nil {
 		t.Fatal(err)
@@ -371,7 +371,7 @@ func TestPurgeWaitsForEveryStore(t *testing.T) {
 	if err := p.w.Drain(ctx); err != nil {
 		t.Fatal(err)
 	}
-	deadline := time.Now().Add(5 * time.Second)
+	deadline := time.Now().Add(30 * time.Second)
 	for messages(t, p.j.JetStream()) > 2 { // the newest of each stream stays
 		if time.Now().After(deadline) {
 			t.Fatal("the streams are not relieved")

@@ -81,7 +81,7 @@ func (k *keeper) mend(ctx context.Context) {
 }
 
 // compare has the index read anew what it lists as open and the ledger has the seal of: whatever has kept it from hearing of a
-// session's end, an earlier process that was killed included.
+// session's end, an earlier process that was killed included. The same goes for what it could not read, and now can.
 func (k *keeper) compare(ctx context.Context) {
 	if !k.first || k.w.c.Index == nil || k.w.c.Ledger == nil || len(k.missed) > 0 || time.Since(k.looked) < compareEvery {
 		return
@@ -97,6 +97,21 @@ func (k *keeper) compare(ctx context.Context) {
 			behind = append(behind, id)
 		}
 	}
+	if k.fresh && err == nil { // a block that is delivered once more can come before its key, though it was sent after it
+		var unread []string
+		if unread, err = k.w.c.Index.Unread(try, now.Add(-compareBack), now, compareMost); err == nil {
+			k.fresh = false
+		}
+		for _, id := range unread {
+			keys, err := k.keysOf(try, id, 1)
+			if err != nil || len(keys) == 0 {
+				continue
+			}
+			if _, err := k.w.c.Keys.DataKey(try, keys[0], id); err == nil {
+				behind = append(behind, id)
+			}
+		}
+	}
 	if len(behind) > 0 && err == nil {
 		err = k.w.c.Index.Again(try, keyring.Reader{Store: k.store, Ring: k.w.c.Keys, Closed: true}, behind...)
 	}
@@ -105,6 +120,6 @@ func (k *keeper) compare(ctx context.Context) {
 	case err != nil:
 		k.w.log.Warn("archive: the index cannot be compared with the ledger", "error", err)
 	case len(behind) > 0:
-		k.w.log.Warn("archive: the index had sessions as open that are sealed; they are read anew", "sessions", len(behind), "first", behind[0])
+		k.w.log.Warn("archive: the index had sessions as open that are sealed, or could not read them before their key came; they are read anew", "sessions", len(behind), "first", behind[0])
 	}
 }

@@ -10,8 +10,11 @@ import (
 	"testing"
 	"time"
 
+	"filippo.io/age"
+
 	"github.com/weir-gateway/weir/core"
 	"github.com/weir-gateway/weir/core/archive/index"
+	"github.com/weir-gateway/weir/core/keyring"
 	"github.com/weir-gateway/weir/core/ledger"
 	"github.com/weir-gateway/weir/protocols/postgres/postgrestest"
 )
@@ -130,4 +133,46 @@ func TestIndexIsCompared(t *testing.T) {
 			t.Errorf("%s: %+v, %v", id, s, err)
 		}
 	}
+}
+
+// A session whose key comes after its blocks is listed without its contents, and read when the key is there.
+func TestIndexReadsWhenTheKeyComes(t *testing.T) {
+	id, err := age.GenerateX25519Identity()
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := mustStart(t, t.TempDir())
+	defer p.close(t)
+	key, record, err := keyring.Make(keyring.Record{Subject: "ada", Created: time.Now()}, id.Recipient())
+	if err != nil {
+		t.Fatal(err)
+	}
+	payload := ledger.AppendPiece(nil, ledger.AppendRecord(nil, openRecord("ada"), 0, nil), false)
+	b, err := ledger.NewEncoder().EncodeSecret(core.BlockHeader{Session: "late-key"}, 0, 0, payload, key.Session("late-key"))
+	if err == nil {
+		err = p.store.Put(t.Context(), []core.Block{b})
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	k := &keeper{
+		w:     &Worker{c: Config{Index: p.index, Ledger: p.ledger, Keys: keyring.New(p.store, id)}, log: slog.New(slog.DiscardHandler)},
+		store: Named{Name: "file", Store: p.store}, first: true,
+	}
+	if err := k.index(t.Context(), []core.Block{b}); err != nil {
+		t.Fatal(err)
+	}
+	look := func(when, want string) {
+		t.Helper()
+		k.looked, k.fresh = time.Time{}, true
+		k.compare(t.Context())
+		if s, err := p.index.Session(t.Context(), "late-key"); err != nil || s.Identity != want {
+			t.Errorf("%s: %+v, %v", when, s, err)
+		}
+	}
+	look("before", "")
+	if err := p.store.PutKey(t.Context(), key.ID.String(), record); err != nil {
+		t.Fatal(err)
+	}
+	look("when the key is there", "ada")
 }

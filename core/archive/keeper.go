@@ -43,6 +43,7 @@ type keeper struct {
 	mendAt time.Time           // no try before
 	wait   time.Duration
 	looked time.Time // when the index was compared with the ledger last
+	fresh  bool      // keys have come since
 }
 
 // openHead is the newest block of a session that is open, for the ledger.
@@ -212,6 +213,7 @@ func (k *keeper) putKeys(ctx context.Context, batch []item) error {
 		_, err := keys.Key(ctx, m.key) // what is there may have been wrapped for others since
 		if errors.Is(err, fs.ErrNotExist) && !k.destroyed(m.key) {
 			err = keys.PutKey(ctx, m.key, m.msg.Data())
+			k.fresh = true
 		}
 		if k.destroyed(m.key) { // before, or just now: a shredding does not see what is on its way here
 			err = keys.DropKey(ctx, m.key)

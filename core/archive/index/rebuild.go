@@ -182,9 +182,18 @@ func (x *Index) mergeOnce(ctx context.Context, table string, pages int) (done bo
 	return after-before < 2, nil
 }
 
-// Open returns sessions that began in a time and that the index has no seal of, the oldest first.
-func (x *Index) Open(ctx context.Context, since, until time.Time, most int) (ids []string, err error) {
-	rows, err := x.db.QueryContext(ctx, x.d.bind("SELECT id FROM sessions WHERE started >= ? AND started < ? AND NOT sealed ORDER BY started LIMIT ?"), since.UnixNano(), until.UnixNano(), most)
+// Open returns sessions that began in a time, or nobody knows when, and that the index has no seal of, the oldest first.
+func (x *Index) Open(ctx context.Context, since, until time.Time, most int) ([]string, error) {
+	return x.some(ctx, "NOT sealed", since, until, most)
+}
+
+// Unread returns sessions that began in a time, or nobody knows when, and of which nothing could be read, the oldest first.
+func (x *Index) Unread(ctx context.Context, since, until time.Time, most int) ([]string, error) {
+	return x.some(ctx, "protocol = ''", since, until, most)
+}
+
+func (x *Index) some(ctx context.Context, cond string, since, until time.Time, most int) (ids []string, err error) {
+	rows, err := x.db.QueryContext(ctx, x.d.bind("SELECT id FROM sessions WHERE (started >= ? OR started = 0) AND started < ? AND "+cond+" ORDER BY started LIMIT ?"), since.UnixNano(), until.UnixNano(), most)
 	if err != nil {
 		return nil, fmt.Errorf("index: %w", err)
 	}
