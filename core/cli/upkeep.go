@@ -56,9 +56,6 @@ func (e *evidence) startUpkeep(c *config.Config, log *slog.Logger) error {
 // keeper is what holds, releases and removes in these stores.
 func (e *evidence) keeper(term func(string) retention.Term) *retention.Keeper {
 	rc := retention.Config{Index: e.index, Ledger: e.ledger, Keys: e.keys, Term: term, Recipients: e.recipients}
-	if e.worker != nil {
-		rc.Erase = e.worker.EraseKeys
-	}
 	for _, s := range e.stores {
 		rc.Stores = append(rc.Stores, retention.Store{Name: s.Name, Store: s.Store})
 	}

@@ -59,8 +59,6 @@ type Config struct {
 	Keys   *keyring.Ring // opens what is encrypted; nil: nothing is
 	// Recipients are whom recording keys are wrapped for.
 	Recipients func() ([]age.Recipient, error)
-	// Erase takes the records of destroyed keys out of what is between gateway and stores; nil: nothing is.
-	Erase func(ctx context.Context) error
 	// Term says for how long the sessions of a target are kept.
 	Term func(target string) Term
 	Log  *slog.Logger

@@ -232,7 +232,9 @@ func (k *Keeper) encrypted(ctx context.Context, keys map[ledger.KeyID]*keyring.R
 }
 
 // finish destroys the keys that are noted as destroyed and that a store still has: first what the index knows of their
-// sessions and the records on the bus, so that whoever does it again after a crash finds them by the keys.
+// sessions, so that whoever does it again after a crash finds them by the keys. Records that are on the bus still are dropped
+// when they get to a store, and go with the next purge of the streams: a purge of their subjects alone would, in nats-server,
+// take what consumers have not acknowledged from them.
 func (k *Keeper) finish(ctx context.Context, out *Shredded) error {
 	if !k.c.Ledger.AnyDestroyed() {
 		return nil
@@ -259,11 +261,6 @@ func (k *Keeper) finish(ctx context.Context, out *Shredded) error {
 		closed := keyring.Reader{Store: k.c.Stores[0].Store, Closed: true} // they are listed as sessions that cannot be read
 		if err := k.c.Index.Again(ctx, closed, sessions...); err != nil {
 			return err
-		}
-	}
-	if k.c.Erase != nil {
-		if err := k.c.Erase(ctx); err != nil {
-			return fmt.Errorf("retention: the keys' records on the bus: %w; do it again", err)
 		}
 	}
 	var drop []ledger.KeyID
