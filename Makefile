@@ -57,9 +57,10 @@ bench-policies: ## what a policy costs: kept and not, 1,000 rules, a reload of 1
 	bin/bench-policies -o policies/BENCHMARKS.md
 
 .PHONY: bench-journal
-bench-journal: ## durable commits, records on their way into the archive, and verification; core/journal/BENCHMARKS.md has a run
-	go test -run '^$$' -bench 'RecordSettleStrict' -benchtime 3s -count $(or $(COUNT),5) ./core/journal
-	go test -run '^$$' -bench 'Archive|Verify' -benchtime 3s -count $(or $(COUNT),5) ./core/archive
+bench-journal: ## durable commits, records into the archive, verification, the index; writes core/journal/BENCHMARKS.md (COUNT, SESSIONS)
+	@mkdir -p bin
+	go build -o bin/bench-journal ./core/journal/bench
+	bin/bench-journal -rounds $(or $(COUNT),5) -sessions $(or $(SESSIONS),100000) -o core/journal/BENCHMARKS.md
 
 .PHONY: bench-index
 bench-index: ## what `weir sessions` takes over 100,000 sessions; fails over 100 ms (SESSIONS=n)
@@ -93,9 +94,11 @@ cluster: bin/weir ## three NATS servers, two gateways, two archive workers; one 
 	bin/cluster -weir bin/weir $(if $(KEEP),-keep)
 
 .PHONY: torture
-torture: bin/weir ## break a cluster at random under load, and see that nothing is lost (KILLS=1000 RECORDS=n WITHIN=2h FLIPS=1)
+torture: $(GUEST_FILES) ## break a cluster at random under load, and see that nothing is lost (KILLS=1000 RECORDS=n WITHIN=2h FLIPS=1)
+	@mkdir -p bin
+	go build -ldflags '$(LDFLAGS) -X github.com/weir-gateway/weir/core/config.leastKept=1s' -o bin/weir-torture .
 	go build -o bin/torture ./examples/cluster/torture
-	WEIR_BINARY=bin/weir bin/torture -kills $(or $(KILLS),1000) -records $(or $(RECORDS),0) -within $(or $(WITHIN),0) $(if $(FLIPS),-flips)
+	WEIR_BINARY=bin/weir-torture bin/torture -kills $(or $(KILLS),1000) -records $(or $(RECORDS),0) -within $(or $(WITHIN),0) $(if $(FLIPS),-flips)
 
 .PHONY: test
 test: plugins sdks-here ## every test; installs PostgreSQL from the distribution when there is none

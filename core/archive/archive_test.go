@@ -43,7 +43,10 @@ type pipeline struct {
 	w      *Worker
 }
 
-func start(dir string, more ...Named) (*pipeline, error) {
+func start(dir string, more ...Named) (*pipeline, error) { return startWith(dir, nil, more...) }
+
+// startWith encrypts, with keys of whoever makes them.
+func startWith(dir string, keys func(subject, issuer, session string) (*ledger.RecordingKey, []byte, error), more ...Named) (*pipeline, error) {
 	p := &pipeline{dir: dir}
 	var err error
 	if p.store, err = file.Open(filepath.Join(dir, "archive"), file.Options{SegmentSize: 256 << 10}); err != nil {
@@ -57,7 +60,7 @@ func start(dir string, more ...Named) (*pipeline, error) {
 	}
 	p.j, err = journal.Open(context.Background(), journal.Config{
 		Dir: dir, Shards: 2, Gateway: "gw", Boot: "boot", Log: quiet, Archive: p.store,
-		SegmentSize: 256 << 10, MaxWAL: 8 << 20, BlockAge: 5 * time.Millisecond,
+		SegmentSize: 256 << 10, MaxWAL: 8 << 20, BlockAge: 5 * time.Millisecond, Keys: keys,
 	})
 	if err != nil {
 		return nil, err
@@ -78,9 +81,18 @@ func mustStart(t *testing.T, dir string, more ...Named) *pipeline {
 	return p
 }
 
+func mustStartWith(t *testing.T, dir string, keys func(subject, issuer, session string) (*ledger.RecordingKey, []byte, error), more ...Named) *pipeline {
+	t.Helper()
+	p, err := startWith(dir, keys, more...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
 func (p *pipeline) close(t *testing.T) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
 	if err := errors.Join(p.j.Flush(ctx), p.w.Close(ctx), p.j.Close(ctx), p.index.Close(), p.ledger.Close(), p.store.Close()); err != nil {
 		t.Fatal(err)

@@ -13,6 +13,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/weir-gateway/weir/core"
+	"github.com/weir-gateway/weir/core/archive/segment"
 	"github.com/weir-gateway/weir/core/keyring"
 	"github.com/weir-gateway/weir/core/ledger"
 )
@@ -21,7 +22,7 @@ var (
 	storedTotal = prometheus.NewCounterVec(prometheus.CounterOpts{Name: "weir_archive_blocks_total", Help: "Blocks stored."}, []string{"store"})
 	storeErrors = prometheus.NewCounterVec(prometheus.CounterOpts{Name: "weir_archive_store_errors_total", Help: "Writes to a store that failed and are tried again."}, []string{"store"})
 	badTotal    = prometheus.NewCounterVec(prometheus.CounterOpts{Name: "weir_archive_refused_total", Help: "Messages that are no block, or another block than the stored one: somebody else writes to the streams."}, []string{"store"})
-	indexErrors = prometheus.NewCounter(prometheus.CounterOpts{Name: "weir_archive_index_errors_total", Help: "Batches that the index could not take; rebuild it."})
+	indexErrors = prometheus.NewCounter(prometheus.CounterOpts{Name: "weir_archive_index_errors_total", Help: "Batches that the index could not take; it is given them later."})
 	lagMessages = prometheus.NewGauge(prometheus.GaugeOpts{Name: "weir_archive_lag_messages", Help: "Messages in JetStream that the slowest store has not stored."})
 	lagSeconds  = prometheus.NewGauge(prometheus.GaugeOpts{Name: "weir_archive_lag_seconds", Help: "Age of the oldest of these messages."})
 	working     = prometheus.NewGauge(prometheus.GaugeOpts{Name: "weir_archive_worker", Help: "1 in the process that writes the archive."})
@@ -38,6 +39,11 @@ type keeper struct {
 	first  bool
 	broken bool // the last write failed
 	open   map[string]*openHead
+	missed map[string]struct{} // sessions of which the index lacks something
+	mendAt time.Time           // no try before
+	wait   time.Duration
+	looked time.Time // when the index was compared with the ledger last
+	fresh  bool      // keys have come since
 }
 
 // openHead is the newest block of a session that is open, for the ledger.
@@ -66,6 +72,8 @@ func (k *keeper) run(ctx context.Context, in <-chan jetstream.Msg) {
 			batch = k.add(batch, m)
 		case <-tick.C:
 			k.heads(ctx)
+			k.mend(ctx)
+			k.compare(ctx)
 			continue
 		}
 		batch = k.gather(ctx, batch, in)
@@ -206,14 +214,31 @@ func (k *keeper) putKeys(ctx context.Context, batch []item) error {
 			return errors.New("archive: this kind of store keeps no recording keys, and what is recorded is encrypted")
 		}
 		_, err := keys.Key(ctx, m.key) // what is there may have been wrapped for others since
-		if errors.Is(err, fs.ErrNotExist) {
+		if errors.Is(err, fs.ErrNotExist) && !k.destroyed(m.key) {
 			err = keys.PutKey(ctx, m.key, m.msg.Data())
+			k.fresh = true
+		}
+		if k.destroyed(m.key) { // before, or just now: a shredding does not see what is on its way here
+			err = keys.DropKey(ctx, m.key)
+			if locked := (*segment.Locked)(nil); errors.As(err, &locked) {
+				err = nil // retention tries again
+			}
 		}
 		if err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// destroyed reports whether a recording key was destroyed.
+func (k *keeper) destroyed(name string) bool {
+	id, err := ledger.ParseKeyID(name)
+	if err != nil {
+		return false
+	}
+	_, ok := k.w.c.Ledger.Destroyed(id)
+	return ok
 }
 
 // single finds the blocks that differ from what is stored, and returns the batch without them.
@@ -238,18 +263,13 @@ func (k *keeper) follow(ctx context.Context, blocks []core.Block) error {
 	if err := k.seal(blocks); err != nil {
 		return err
 	}
+	if err := k.late(ctx, blocks); err != nil {
+		return err
+	}
 	if err := k.w.claim.tell(ctx); err != nil {
 		return err
 	}
-	if x := k.w.c.Index; x != nil {
-		if err := x.Add(ctx, keyring.Reader{Store: k.store, Ring: k.w.c.Keys, Closed: true}, k.clear(ctx, blocks)); err != nil && ctx.Err() == nil {
-			indexErrors.Inc()
-			k.w.log.Error("archive: the index misses blocks; rebuild it", "error", err)
-		} else if err != nil {
-			return err // they come again
-		}
-	}
-	return nil
+	return k.index(ctx, blocks)
 }
 
 // clear returns blocks as they can be read, those whose key is not at hand as they are.
@@ -312,6 +332,74 @@ func (k *keeper) seal(blocks []core.Block) error {
 	}
 	return nil
 }
+
+// late sees to sessions that came when their key had been destroyed: they were on their way for longer than a shredding
+// waits. That it was destroyed is said of them as well, so that they are proved.
+func (k *keeper) late(ctx context.Context, blocks []core.Block) error {
+	if !k.w.c.Ledger.AnyDestroyed() {
+		return nil
+	}
+	for _, b := range blocks {
+		if !b.Header.Seal {
+			continue
+		}
+		first, err := k.keysOf(ctx, b.Header.Session, 1)
+		if err != nil {
+			return err
+		}
+		var by ledger.Destroyed
+		is := false
+		for _, id := range first {
+			by, is = k.w.c.Ledger.Destroyed(id)
+		}
+		if !is {
+			continue
+		}
+		h, err := ledger.ParseBlock(b.Bytes)
+		if err != nil {
+			return err
+		}
+		seal, err := h.ReadSeal()
+		if err != nil {
+			continue // seal has told
+		}
+		err = k.w.c.Ledger.Append(ledger.LeafOf(b, seal.End, time.Time{}).Done(ledger.LeafShred, by.By, by.Why, time.Now()))
+		if errors.Is(err, ledger.ErrStanding) { // held, or removed: what was destroyed stays so
+			k.w.log.Warn("archive: the key of a session was destroyed before the session came", "session", b.Header.Session, "error", err)
+			continue
+		}
+		var all []ledger.KeyID
+		if err == nil { // what an earlier process left of it has a key of its own
+			all, err = k.keysOf(ctx, b.Header.Session, 1<<62)
+		}
+		if err == nil {
+			err = k.w.c.Ledger.Destroy(by.By, by.Why, time.Now(), all...)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// keysOf returns the recording keys of a session's first blocks.
+func (k *keeper) keysOf(ctx context.Context, id string, blocks int) (keys []ledger.KeyID, err error) {
+	err = k.store.Blocks(ctx, id, func(b core.Block) error {
+		if h, err := ledger.ParseBlock(b.Bytes); err == nil && h.Secret && !slices.Contains(keys, h.Key) {
+			keys = append(keys, h.Key)
+		}
+		if blocks--; blocks == 0 {
+			return errEnough
+		}
+		return nil
+	})
+	if errors.Is(err, errEnough) || errors.Is(err, core.ErrNoSession) {
+		err = nil
+	}
+	return keys, err
+}
+
+var errEnough = errors.New("enough")
 
 // heads signs how far the open sessions have got, so that a cut end shows before there is a seal.
 func (k *keeper) heads(ctx context.Context) {

@@ -42,7 +42,7 @@ func TestLagMetrics(t *testing.T) {
 	defer p.close(t)
 	until := func(what string, f func() bool) {
 		t.Helper()
-		for end := time.Now().Add(20 * time.Second); !f(); time.Sleep(10 * time.Millisecond) {
+		for end := time.Now().Add(30 * time.Second); !f(); time.Sleep(10 * time.Millisecond) {
 			if time.Now().After(end) {
 				t.Fatalf("%s: lag %v messages, %v s", what, told(t, "weir_archive_lag_messages"), told(t, "weir_archive_lag_seconds"))
 			}

@@ -168,7 +168,7 @@ func Start(ctx context.Context, js jetstream.JetStream, c Config) (*Worker, erro
 			}
 			w.wg.Go(func() { w.pull(run, f, m, in) })
 		}
-		k := &keeper{w: w, store: c.Stores[i], first: i == 0, open: map[string]*openHead{}}
+		k := &keeper{w: w, store: c.Stores[i], first: i == 0, fresh: true, open: map[string]*openHead{}}
 		w.wg.Go(func() { k.run(run, in) })
 	}
 	w.wg.Go(func() { w.purger(run) })

@@ -105,6 +105,11 @@ func (a *app) examined(ctx context.Context, path string) (*config.Config, []engi
 		return nil, nil, err
 	}
 	problems := problemsOf(err)
+	if len(problems) == 0 && cfg.Index.Postgres.On() {
+		if _, err := postgresIndex(ctx, cfg); err != nil {
+			problems = append(problems, problemsOf(err)...)
+		}
+	}
 	quiet := slog.New(slog.NewTextHandler(io.Discard, nil))
 	w, err := newWiring(ctx, a.Build, cfg, quiet, nil, true)
 	if err != nil {

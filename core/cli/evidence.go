@@ -57,7 +57,7 @@ func (e *evidence) open(ctx context.Context, c *config.Config, role string, j jo
 		}
 		j.Archive = e.stores[0].Store
 	}
-	j.Keys = recordingKeys(c, j.Gateway, log)
+	j.Keys, j.KeyPeriod = recordingKeys(c, j.Gateway, log), c.Encryption.Period
 	if e.journal, err = journal.Open(ctx, j); err != nil || role == roleGateway {
 		return err
 	}
@@ -69,7 +69,7 @@ func (e *evidence) openArchive(ctx context.Context, c *config.Config) (err error
 	if e.stores, err = openStores(ctx, c); err != nil {
 		return err
 	}
-	if e.index, err = index.Open(indexPath(c), false); err != nil {
+	if e.index, err = openIndex(ctx, c, false); err != nil {
 		return err
 	}
 	e.index.Read(e.readers)
@@ -103,8 +103,13 @@ func (e *evidence) openArchive(ctx context.Context, c *config.Config) (err error
 	if vault != nil {
 		keys.Remote = vault
 	}
-	e.ledger, err = ledger.OpenWith(ledgerDir(c), keys)
-	return err
+	if e.ledger, err = ledger.OpenWith(ledgerDir(c), keys); err != nil {
+		return err
+	}
+	if e.keys != nil {
+		e.keys.Gone = func(k ledger.KeyID) bool { _, ok := e.ledger.Destroyed(k); return ok }
+	}
+	return indexOf(ctx, c, e.index, e.ledger.PublicKey())
 }
 
 // work starts the archive's worker.

@@ -77,7 +77,7 @@ type found struct {
 const shownRows = 20
 
 func (a *app) finds(ctx context.Context, c *config.Config, q index.Query) ([]found, error) {
-	x, err := index.Open(indexPath(c), true)
+	x, err := openIndex(ctx, c, true)
 	if err != nil {
 		return nil, err
 	}

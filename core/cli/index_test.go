@@ -2,10 +2,13 @@ package cli
 
 import (
 	"encoding/json"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/weir-gateway/weir/protocols/postgres/postgrestest"
 )
 
 // The index can be lost and made anew, beside a gateway and without one; what it answers is who touched what, and what
@@ -66,4 +69,65 @@ func TestIndexAndFind(t *testing.T) {
 	p.serve()
 	eventually(t, "made anew by the gateway", func() bool { return len(p.list()) == 2 })
 	look("made anew by the gateway")
+}
+
+// The index in a PostgreSQL: searched beside a gateway and without one, made anew, and refused where it is another archive's.
+func TestIndexInPostgres(t *testing.T) {
+	server, err := postgrestest.Start(t.Context(), postgrestest.Options{Log: os.Stderr})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = server.Stop() })
+	if _, err := server.Psql(t.Context(), "postgres", "CREATE ROLE indexer LOGIN PASSWORD 'kestrel'; CREATE DATABASE weir OWNER indexer"); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("WEIR_TEST_INDEX", "kestrel")
+	configured := fmt.Sprintf("index: {postgres: {address: %q, database: weir, user: indexer, password: \"${env:WEIR_TEST_INDEX}\", tls: require}}\npolicies:", server.Addr())
+	p := newPlace(t)
+	p.replace("policies:", configured)
+	p.must("check")
+	r := p.serve()
+	token := strings.TrimSpace(p.must("token", "--subject", "ada", "--group", "staff"))
+	conn, _ := r.talk(t, token, "read shop.pots")
+	_ = conn.Close()
+	look := func(when string) {
+		t.Helper()
+		eventually(t, when, func() bool { s := p.list("--resource", "pots"); return len(s) == 1 && s[0]["end"] == "closed" })
+		if s := p.list("--grep", "SHOP.po"); len(s) != 1 || s[0]["identity"] != "ada" {
+			t.Errorf("%s: %v", when, s)
+		}
+		if text := p.must("find", "--resource", "pots"); !strings.Contains(text, "ada at one: read shop.pots") {
+			t.Errorf("%s: %s", when, text)
+		}
+	}
+	look("as archived")
+	p.must("index", "rebuild")
+	look("rebuilt beside the gateway")
+	if err := r.stop(); err != nil {
+		t.Error(err)
+	}
+	if _, err := server.Psql(t.Context(), "weir", "DROP SCHEMA weir_index CASCADE"); err != nil {
+		t.Fatal(err)
+	}
+	if code, _, text := p.weir("sessions"); code == 0 || !strings.Contains(text, "weir index rebuild") {
+		t.Errorf("without tables: %d %s", code, text)
+	}
+	p.must("index", "rebuild")
+	look("made anew without a gateway")
+	if _, err := os.Stat(filepath.Join(p.dir, "data", "index.db")); err == nil {
+		t.Error("there is a file index.db as well")
+	}
+	if got := holding(t, p.dir, "kestrel"); len(got) > 0 || strings.Contains(r.log.String(), "kestrel") {
+		t.Errorf("the password is in %q, or in the log", got)
+	}
+
+	other := newPlace(t)
+	other.replace("policies:", configured)
+	if code, _, text := other.weir("serve"); code != exitUnreachable || !strings.Contains(text, "give each archive a schema of its own") {
+		t.Errorf("another archive: %d %s", code, text)
+	}
+	t.Setenv("WEIR_TEST_INDEX", "")
+	if code, _, text := p.weir("check"); code != exitUse || !strings.Contains(text, "index.postgres.password") {
+		t.Errorf("no password: %d %s", code, text)
+	}
 }

@@ -96,7 +96,7 @@ func (a *app) policyBacktest() *cobra.Command {
 }
 
 func (a *app) backtest(ctx context.Context, cfg *config.Config, p *opa.Policy, q index.Query) (*backtested, error) {
-	x, err := index.Open(indexPath(cfg), true)
+	x, err := openIndex(ctx, cfg, true)
 	if errors.Is(err, os.ErrNotExist) {
 		return nil, no(fmt.Errorf("nothing is recorded in %s", cfg.Data))
 	}

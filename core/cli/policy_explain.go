@@ -254,7 +254,7 @@ func (a *app) recorded(ctx context.Context, cfg *config.Config, w explainWhat) (
 // run, it is the only one.
 func (a *app) runOf(ctx context.Context, cfg *config.Config, id string) (list []replay.Begun, at int) {
 	alone := []replay.Begun{{ID: id}}
-	x, err := index.Open(indexPath(cfg), true)
+	x, err := openIndex(ctx, cfg, true)
 	if err != nil {
 		return alone, 0
 	}

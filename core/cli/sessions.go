@@ -122,7 +122,7 @@ func moment(flag, s string, now time.Time) (time.Time, error) {
 // listSessions asks the index, and the gateway for what is open and not in it yet. The oldest comes first.
 func listSessions(ctx context.Context, c *config.Config, q index.Query) ([]index.Session, error) {
 	list := []index.Session{}
-	x, err := index.Open(indexPath(c), true)
+	x, err := openIndex(ctx, c, true)
 	switch {
 	case err == nil:
 		defer x.Close()

@@ -8,11 +8,14 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/weir-gateway/weir/core/journal"
+	"github.com/weir-gateway/weir/core/config"
 )
 
-// shredAfter is how old a recording key has to be: a gateway begins no session with an older one.
-const shredAfter = journal.KeyPeriod + time.Minute
+// shredAfter is how old a recording key has to be: a gateway begins no session with an older one. What is on its way is given
+// as long again, and a minute at most.
+func shredAfter(c *config.Config) time.Duration {
+	return c.Encryption.Period + min(c.Encryption.Period, time.Minute)
+}
 
 func (a *app) shred() *cobra.Command {
 	var path, output, by, why string

@@ -52,7 +52,7 @@ const (
 )
 
 // do does it.
-func (d *deed) do(ctx context.Context, k *retention.Keeper, now time.Time) (out done) {
+func (d *deed) do(ctx context.Context, c *config.Config, k *retention.Keeper, now time.Time) (out done) {
 	var err error
 	switch {
 	case d.By == "" || len(d.Sessions) > maxSessions:
@@ -67,7 +67,7 @@ func (d *deed) do(ctx context.Context, k *retention.Keeper, now time.Time) (out 
 		out.Report = &r
 	case d.Do == "shred":
 		var s retention.Shredded
-		s, err = k.Shred(ctx, d.By, d.Why, d.Subject, d.Issuer, now, shredAfter, d.DryRun)
+		s, err = k.Shred(ctx, d.By, d.Why, d.Subject, d.Issuer, now, shredAfter(c), d.DryRun)
 		out.Shredded = &s
 	case d.Do == "rotate-ledger":
 		out.PublicKey, err = k.RotateLedger()
@@ -114,7 +114,7 @@ func (u *upkeep) serve(ctx context.Context, data string) error {
 				http.Error(w, "cli: it is not JSON that can be read", http.StatusBadRequest)
 				return
 			}
-			out := d.do(r.Context(), u.keeper, u.now())
+			out := d.do(r.Context(), u.config.Load(), u.keeper, u.now())
 			u.log.Info("cli: archive", "do", d.Do, "sessions", d.Sessions, "by", d.By, "why", d.Why, "subject", d.Subject, "dry_run", d.DryRun, "error", out.Error)
 			_ = json.NewEncoder(w).Encode(out)
 		}),
@@ -190,5 +190,5 @@ func (a *app) alone(ctx context.Context, c *config.Config, d deed) (out done, er
 		return out, unreachable(err)
 	}
 	k := e.keeper(func(target string) retention.Term { return termOf(c, target) })
-	return d.do(ctx, k, clock()), nil
+	return d.do(ctx, c, k, clock()), nil
 }

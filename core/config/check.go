@@ -102,6 +102,7 @@ func (k *checker) journal() {
 	k.retention()
 	k.encryption()
 	k.ledger()
+	k.index()
 }
 
 func (k *checker) promise(path string, p core.Promise) {

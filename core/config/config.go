@@ -24,6 +24,7 @@ type Config struct {
 	Vault      Vault      `yaml:"vault"`
 	Journal    Journal    `yaml:"journal"`
 	Archive    []Archive  `yaml:"archive"` // none: one of kind file in Data
+	Index      Index      `yaml:"index"`   // none: a file in Data
 	Retention  Retention  `yaml:"retention"`
 	Ledger     Ledger     `yaml:"ledger"`
 	Encryption Encryption `yaml:"encryption"` // of recordings

@@ -3,6 +3,7 @@ package config
 import (
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/weir-gateway/weir/core/keyring"
 )
@@ -15,7 +16,17 @@ type Encryption struct {
 	// Identities are files of private keys, in the form of age-keygen, that this process may read with. The local one need
 	// not be named.
 	Identities []string `yaml:"identities"`
+	// Period is for how long a recording key is used for sessions that begin; a subject's last ones can be shredded a minute
+	// after it. Default 1h.
+	Period time.Duration `yaml:"period"`
 }
+
+// What a recording key's period may be, and is.
+const (
+	leastPeriod   = time.Second
+	mostPeriod    = 24 * time.Hour
+	defaultPeriod = time.Hour
+)
 
 // RecipientLocal is the key that is made in Data.
 const RecipientLocal = "local"
@@ -34,6 +45,12 @@ func (k *checker) encryption() {
 	e := &k.Encryption
 	if k.set("encryption") && !e.On() {
 		k.problem("encryption", "name them, such as recipients: [local]", "has no recipients, so nothing would be encrypted")
+	}
+	if e.Period == 0 && !k.set("encryption.period") {
+		e.Period = defaultPeriod
+	}
+	if e.Period < leastPeriod || e.Period > mostPeriod {
+		k.problem("encryption.period", "for how long one key is used, from 1s to 1d; default 1h", "is %v", e.Period)
 	}
 	reads := len(e.Identities) > 0
 	seen := map[string]bool{}

@@ -154,6 +154,10 @@ func (c *Config) complete() {
 		p := &c.Plugins[i]
 		p.Written, p.WASM, p.Signature = p.WASM, c.Path(p.WASM), c.Path(p.Signature)
 	}
+	if p := &c.Index.Postgres; p.TLS == "" {
+		p.TLS = core.TLSVerifyFull
+	}
+	c.Index.Postgres.CA = c.Path(c.Index.Postgres.CA)
 	for i := range c.Targets {
 		t := &c.Targets[i]
 		t.index, t.from = i, c

@@ -14,11 +14,12 @@ type Retention struct {
 // ClassDefault is the class of targets that name none, and of those that the file does not know any more.
 const ClassDefault = "default"
 
-// Bounds of a class. Less than an hour is a slip of the pen, and what is removed does not come back.
-const (
-	minKept  = time.Hour
-	mostKept = mostLock
-)
+// mostKept bounds a class.
+const mostKept = mostLock
+
+// leastKept bounds a class as well: less than an hour is a slip of the pen, and what is removed does not come back. The build
+// that make torture breaks has less, or nothing would be removed while it runs.
+var leastKept = "1h"
 
 // Kept returns the retention class of a target's sessions, and for how long they are kept; 0: for good.
 func (c *Config) Kept(target string) (class string, keep time.Duration) {
@@ -34,9 +35,13 @@ func (c *Config) Kept(target string) (class string, keep time.Duration) {
 func (r *Retention) Removes() bool { return r.Default > 0 || len(r.Classes) > 0 }
 
 func (k *checker) retention() {
+	least, err := ParseDuration(leastKept)
+	if err != nil {
+		panic(err) // the linker was given it
+	}
 	bound := func(path string, d time.Duration) {
-		if d < minKept || d > mostKept {
-			k.problem(path, "such as 400d", "must be from 1h to 36500d")
+		if d < least || d > mostKept {
+			k.problem(path, "such as 400d", "must be from %s to 36500d", leastKept)
 		}
 		for i := range k.Archive {
 			if lock := k.Archive[i].ObjectLock; lock > d {

@@ -56,12 +56,16 @@ func (t *Target) decode(v any) error {
 
 // tls makes the client side of the upstream leg, in the sense of libpq's sslmode.
 func (t *Target) tls() (*tls.Config, Problems) {
-	u := &t.Upstream
-	if u.TLS == core.TLSDisable {
-		return nil, nil
-	}
 	var problems Problems
-	fail := func(key, text string) { problems = append(problems, t.from.Problem(t.At("upstream."+key), text, "")) }
+	c := t.Upstream.client(func(key, text string) { problems = append(problems, t.from.Problem(t.At("upstream."+key), text, "")) })
+	return c, problems
+}
+
+// client makes the client's side, nil where there is no TLS, and tells what is wrong with one of the keys.
+func (u *Upstream) client(fail func(key, text string)) *tls.Config {
+	if u.TLS == core.TLSDisable {
+		return nil
+	}
 	c := &tls.Config{MinVersion: tls.VersionTLS12, ServerName: u.ServerName}
 	if c.ServerName == "" {
 		c.ServerName, _, _ = net.SplitHostPort(u.Address)
@@ -89,7 +93,7 @@ func (t *Target) tls() (*tls.Config, Problems) {
 		c.InsecureSkipVerify = true // the chain is verified below, the name is not
 		c.VerifyConnection = func(s tls.ConnectionState) error { return verifyChain(s, roots) }
 	}
-	return c, problems
+	return c
 }
 
 func verifyChain(s tls.ConnectionState, roots *x509.CertPool) error {

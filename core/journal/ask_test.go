@@ -92,7 +92,7 @@ func TestAsk(t *testing.T) {
 		t.Fatal("an archive that cannot be read counts as one that has nothing")
 	}
 	archive.broken.Store(false)
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
 	if err := j.Flush(ctx); err != nil {
 		t.Fatal(err)
@@ -142,7 +142,7 @@ func TestManyLeftOpen(t *testing.T) {
 	c.Archive = slow{}
 	begin := time.Now()
 	j = mustOpen(t, c)
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
 	if err := j.Flush(ctx); err != nil {
 		t.Fatal(err)

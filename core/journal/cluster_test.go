@@ -311,7 +311,7 @@ func TestHungLink(t *testing.T) {
 			most = max(most, heap())
 		}
 	}
-	for until := time.Now().Add(15 * time.Second); j.conn.IsConnected(); time.Sleep(20 * time.Millisecond) { // some pings long
+	for until := time.Now().Add(30 * time.Second); j.conn.IsConnected(); time.Sleep(20 * time.Millisecond) { // some pings long
 		if time.Now().After(until) {
 			t.Fatal("a server that does not answer is not noticed")
 		}
@@ -400,7 +400,7 @@ func TestLateBlock(t *testing.T) {
 				})
 			}}
 			j = mustOpen(t, c)
-			ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+			ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 			defer cancel()
 			if err := j.Flush(ctx); err != nil {
 				t.Fatal(err)

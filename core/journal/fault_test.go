@@ -150,7 +150,7 @@ func TestWriteErrors(t *testing.T) {
 				t.Fatalf("Open: %v", err)
 			}
 			d.set(nil, nil)
-			deadline := time.Now().Add(3 * time.Second)
+			deadline := time.Now().Add(30 * time.Second)
 			for j.Lost() != nil && time.Now().Before(deadline) && tt.comes {
 				time.Sleep(20 * time.Millisecond)
 			}
@@ -380,7 +380,7 @@ func TestStartWithAFullLog(t *testing.T) {
 	if err := again.Seal(core.EndClosed); err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
 	if err := j.Flush(ctx); err != nil {
 		t.Fatal(err)

@@ -16,7 +16,7 @@ func TestRecordBeyondTheBudget(t *testing.T) {
 	c.MaxPending, c.SegmentSize, c.MaxWAL = 4<<20, 4<<20, 96<<20
 	j := mustOpen(t, c)
 	defer mustClose(t, j)
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
 	giant := string(bytes.Repeat([]byte("0123456789abcdef"), 12<<16)) // 12 MiB
 	ids := []string{core.NewID(time.Now()), core.NewID(time.Now())}

@@ -43,6 +43,10 @@ type Config struct {
 	// are removed then in place of being used again.
 	Keys func(subject, issuer, session string) (key *ledger.RecordingKey, record []byte, err error)
 
+	// KeyPeriod is for how long a recording key is used for sessions that begin; default 1 h. Whoever destroys one waits for
+	// that long, and for the sessions' end.
+	KeyPeriod time.Duration
+
 	SegmentSize int64         // bytes of a file of the write-ahead log; default 64 MiB, at least 256 KiB
 	MaxWAL      int64         // bytes of the write-ahead log before the journal counts as lost; default 1 GiB
 	MaxPending  int64         // bytes of records in memory on their way to JetStream; default 64 MiB
@@ -101,6 +105,7 @@ func (c *Config) defaults() error {
 	set(&c.BoundedTime, time.Second)
 	set(&c.BoundedBytes, 4<<20)
 	set(&c.NATS.Replicas, 1)
+	set(&c.KeyPeriod, time.Hour)
 	if c.disk == nil {
 		c.disk = osDisk{}
 	}

@@ -41,7 +41,7 @@ func mustOpen(t testing.TB, c Config) *Journal {
 
 func mustClose(t testing.TB, j *Journal) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
 	if err := j.Close(ctx); err != nil {
 		t.Fatal(err)
@@ -58,7 +58,7 @@ func record(seq uint64, wire string) *core.Record {
 // blocksIn returns the blocks that the streams hold of a session, in order.
 func blocksIn(t testing.TB, js jetstream.JetStream, shards int, id string) []core.Block {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
 	var out []core.Block
 	for i := range shards {

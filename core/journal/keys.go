@@ -14,9 +14,9 @@ import (
 	"github.com/weir-gateway/weir/core/ledger"
 )
 
-// KeyPeriod is for how long a recording key is used for sessions that begin. Whoever destroys one waits for that long, and
-// for the sessions' end.
-const KeyPeriod = time.Hour
+// longestClear is for how long a file of the log is written to, where recordings are encrypted: it holds them in clear, and is
+// removed when JetStream has them. It is less than a shredding waits.
+const longestClear = time.Minute
 
 // maxKeys bounds the recording keys that are remembered; those of subjects that come again later are made anew.
 const maxKeys = 10_000
@@ -63,7 +63,7 @@ func (p *packer) unlock(ctx context.Context, s *packed, now time.Time) error {
 		s.owner = owner{session: s.id} // its first record is with an earlier process's blocks
 	}
 	m := p.made[s.owner]
-	if m == nil || now.Sub(m.at) >= KeyPeriod {
+	if m == nil || now.Sub(m.at) >= p.keyPeriod {
 		key, record, err := p.keys(s.owner.subject, s.owner.issuer, s.owner.session)
 		if err != nil {
 			return err

@@ -274,3 +274,49 @@ func TestEncryptedOverACrash(t *testing.T) {
 		})
 	}
 }
+
+// Where recordings are encrypted the log, which holds them in clear, is removed soon after JetStream has them, though nothing
+// else comes, and though a session stays open.
+func TestLogIsWiped(t *testing.T) {
+	keys := newRing(t)
+	c := small(t.TempDir())
+	c.Keys, c.KeyPeriod = keys.make, 50*time.Millisecond
+	j := mustOpen(t, c)
+	defer mustClose(t, j)
+	for i := range 2 {
+		r, err := j.Open(&core.Session{ID: core.NewID(time.Now()), Target: &core.Target{Promise: core.PromiseStrict}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		put(t, r, opened("ada"))
+		put(t, r, record(1, canary))
+		if i == 0 {
+			if err := r.Seal(core.EndClosed); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	inClear := func() (n int) {
+		files, err := filepath.Glob(filepath.Join(c.Dir, "journal", "*"+segmentExt))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, f := range files {
+			if b, err := os.ReadFile(f); err == nil { // gone is as good
+				n += bytes.Count(b, []byte(canary))
+			}
+		}
+		return n
+	}
+	if inClear() == 0 {
+		t.Log("gone before it was looked for")
+	}
+	for end := time.Now().Add(30 * time.Second); inClear() > 0; time.Sleep(20 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal("the log holds records in clear after 30 s")
+		}
+	}
+	if used := j.wal.position(); used > 100*uint64(c.SegmentSize) {
+		t.Errorf("the log has gone on to %d for two sessions", used)
+	}
+}

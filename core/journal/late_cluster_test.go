@@ -60,7 +60,7 @@ func TestLateBlockCluster(t *testing.T) {
 				})
 			}}
 			j = mustOpen(t, c)
-			ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+			ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 			defer cancel()
 			if err := j.Flush(ctx); err != nil {
 				t.Fatal(err)

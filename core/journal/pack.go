@@ -26,18 +26,19 @@ const (
 
 // packer turns the log into blocks. One goroutine owns all of it but the queue.
 type packer struct {
-	log    *slog.Logger
-	wal    *wal
-	js     jetstream.JetStream
-	stored func(ctx context.Context, id string) (head, error) // how far the archive has a session; nil: nobody can say
-	age    time.Duration
-	budget int // bytes of records in memory
-	most   int // bytes of payload of one block
-	queue  queue
-	enc    *ledger.Encoder
-	keys   func(subject, issuer, session string) (*ledger.RecordingKey, []byte, error) // nil: nothing is encrypted
-	made   map[owner]*made
-	free   [][]byte // payload buffers
+	log       *slog.Logger
+	wal       *wal
+	js        jetstream.JetStream
+	stored    func(ctx context.Context, id string) (head, error) // how far the archive has a session; nil: nobody can say
+	age       time.Duration
+	budget    int // bytes of records in memory
+	most      int // bytes of payload of one block
+	queue     queue
+	enc       *ledger.Encoder
+	keys      func(subject, issuer, session string) (*ledger.RecordingKey, []byte, error) // nil: nothing is encrypted
+	keyPeriod time.Duration
+	made      map[owner]*made
+	free      [][]byte // payload buffers
 	// together says that the streams take batches.
 	together bool
 
@@ -101,11 +102,17 @@ type flight struct {
 func newPacker(j *Journal, l *left) *packer {
 	p := &packer{
 		log: j.log, wal: j.wal, js: j.js, stored: j.stored(), age: j.c.BlockAge, budget: int(j.c.MaxPending / 2),
-		together: true, enc: ledger.NewEncoder(), keys: j.c.Keys, made: map[owner]*made{},
+		together: true, enc: ledger.NewEncoder(), keys: j.c.Keys, keyPeriod: j.c.KeyPeriod, made: map[owner]*made{},
 		sessions: map[string]*packed{}, left: l.sessions, moved: make(chan struct{}),
 	}
 	p.queue.bound, p.queue.wake = int(j.c.MaxPending/2), make(chan struct{}, 1)
 	p.queue.spans = l.ranges
+	p.wal.rolled = func() {
+		select {
+		case p.queue.wake <- struct{}{}:
+		default:
+		}
+	}
 	p.publisher.js, p.publisher.first, p.publisher.streams = j.js, map[uint8]uint64{}, map[uint8]jetstream.Stream{}
 	return p
 }

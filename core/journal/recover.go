@@ -42,8 +42,11 @@ func (j *Journal) openLog(dir string) (*left, error) {
 	l := &wal{
 		kick: make(chan struct{}, 1),
 		dir:  dir, segSize: uint64(j.c.SegmentSize), maxSegs: int(j.c.MaxWAL / j.c.SegmentSize), disk: j.c.disk, log: j.log,
-		wipes: j.c.Keys != nil,
-		segs:  used, freed: make(chan struct{}, 1), prepare: make(chan struct{}, 1),
+		rolled: func() {},
+		segs:   used, freed: make(chan struct{}, 1), prepare: make(chan struct{}, 1),
+	}
+	if j.c.Keys != nil {
+		l.wipes = min(j.c.KeyPeriod, longestClear)
 	}
 	l.acked.Store(time.Now().UnixNano())
 	j.wal = l

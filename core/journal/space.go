@@ -148,7 +148,7 @@ func (l *wal) recycle(end uint64) error {
 	defer l.segMu.Unlock()
 	for len(l.segs) > 0 && l.segs[0].end() <= end {
 		s := l.segs[0]
-		if s.stop.Load() != 0 || s.size != l.segSize || len(l.free) >= l.kept() || l.wipes { // failed once, of another size, more than needed, or not to be kept
+		if s.stop.Load() != 0 || s.size != l.segSize || len(l.free) >= l.kept() || l.wipes != 0 { // failed once, of another size, more than needed, or not to be kept
 			if err := errors.Join(s.file.Close(), l.disk.remove(s.path)); err != nil {
 				return fmt.Errorf("journal: removing %s: %w", s.path, err)
 			}
@@ -163,4 +163,34 @@ func (l *wal) recycle(end uint64) error {
 		l.signalFreed()
 	}
 	return nil
+}
+
+// roll goes on in another file, so that the one in use can be removed once JetStream has what is in it: records lie there in
+// clear. It does nothing while something is being written, or when there is no file yet; the next call may.
+func (l *wal) roll() {
+	l.segMu.Lock()
+	defer l.segMu.Unlock()
+	n := len(l.free)
+	if n == 0 || len(l.segs) == 0 || len(l.segs) >= l.maxSegs {
+		l.askForMore()
+		return
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.err != nil || l.committing || l.size > 0 || l.durable.Load() != l.next || l.segs[len(l.segs)-1].end() != l.segEnd {
+		return
+	}
+	s, base := l.free[n-1], l.segEnd
+	l.free = l.free[:n-1]
+	if err := s.use(base, 0); err != nil { // a disk that fails shows when records are written; this file is not trusted any more
+		l.log.Error("journal: a fresh segment failed", "error", err)
+		_ = s.file.Close()
+		return
+	}
+	l.segs = append(l.segs, s)
+	walSegments.Set(float64(len(l.segs)))
+	l.next, l.segEnd, l.clear, l.begun = base+segmentPage, base+s.size, false, time.Time{}
+	l.durable.Store(l.next)
+	l.askForMore()
+	l.rolled()
 }

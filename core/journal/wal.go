@@ -31,7 +31,10 @@ type wal struct {
 	dir     string
 	segSize uint64
 	maxSegs int
-	wipes   bool // a file that has been read is removed, not used again
+	wipes   time.Duration // not 0: a file that has been read is removed, not used again, and none is written to for longer
+	clear   bool          // the file in use holds records
+	begun   time.Time     // since when; zero: it does not
+	rolled  func()        // told when another file is in use
 	disk    disk
 	log     *slog.Logger
 	// deliver takes each group when it is durable, in order; it owns the parts' bytes.
@@ -188,6 +191,7 @@ func (l *wal) append(ctx context.Context, epoch uint64, kind entryKind, shard ui
 		p.b = append(append(p.b, head[:h]...), rest[:n-h]...)
 		head, rest = head[h:], rest[n-h:]
 		mark := l.finishEntry(p, start)
+		l.clear = true
 		l.mu.Unlock()
 		if left == n {
 			return mark, nil
@@ -451,7 +455,14 @@ func (l *wal) flusher(ctx context.Context) {
 				l.commit()
 			}
 			lagBytes.Set(float64(l.next - min(l.next, l.durable.Load())))
+			if l.clear && l.begun.IsZero() {
+				l.begun = now
+			}
+			old := l.wipes != 0 && l.clear && now.Sub(l.begun) >= l.wipes
 			l.mu.Unlock()
+			if old {
+				l.roll()
+			}
 		}
 	}
 }

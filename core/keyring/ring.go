@@ -31,6 +31,8 @@ type Ring struct {
 	from Store
 	// Reload, unless it is nil, reads what unwraps anew, where what is at hand opens nothing.
 	Reload func() ([]age.Identity, error)
+	// Gone, unless it is nil, names keys that count as destroyed though a record of them may be there still.
+	Gone func(ledger.KeyID) bool
 
 	mu   sync.Mutex
 	with []age.Identity
@@ -55,7 +57,7 @@ func New(from Store, with ...age.Identity) *Ring {
 // In returns a Ring of another store's records, opened with the same.
 func (r *Ring) In(from Store) *Ring {
 	other := New(from, r.identities()...)
-	other.Reload = r.Reload
+	other.Reload, other.Gone = r.Reload, r.Gone
 	return other
 }
 
@@ -94,6 +96,9 @@ func (r *Ring) DataKey(ctx context.Context, id ledger.KeyID, session string) (*l
 }
 
 func (r *Ring) key(ctx context.Context, id ledger.KeyID) (*ledger.RecordingKey, error) {
+	if r.Gone != nil && r.Gone(id) {
+		return nil, fmt.Errorf("keyring: key %s: %w", id, ledger.ErrNoKey)
+	}
 	r.mu.Lock()
 	o, ok := r.open[id]
 	r.mu.Unlock()

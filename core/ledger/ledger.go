@@ -46,6 +46,8 @@ type Ledger struct {
 	signed []byte   // the newest checkpoint
 	covers int64    // leaves that it was signed for
 	failed error    // a write failed: final
+
+	destroyed map[KeyID]Destroyed
 }
 
 // Open opens the log in dir for writing, and makes it and its key where there is none. It refuses a log that does not
@@ -79,6 +81,9 @@ func (l *Ledger) open() (err error) {
 		return fmt.Errorf("ledger: %w", err)
 	}
 	if err := l.load(); err != nil {
+		return err
+	}
+	if err := l.loadDestroyed(); err != nil {
 		return err
 	}
 	if err := l.keys.settle(l.newest); err != nil {

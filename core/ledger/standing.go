@@ -62,6 +62,14 @@ func (l *Ledger) Standing(session string) (isHeld, isGone bool) {
 	return s&held != 0, s&gone != 0
 }
 
+// Sealed reports whether the log has the seal of a session.
+func (l *Ledger) Sealed(session string) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	_, ok := l.sealed[sessionKey(session)]
+	return ok
+}
+
 // Each calls f with every leaf of the log in dir, in order, until f fails. It proves nothing; a gateway may be writing.
 func Each(dir string, f func(Leaf) error) error {
 	file, err := os.Open(filepath.Join(dir, leavesFile))

@@ -163,7 +163,7 @@ func impostor(t *testing.T) (address string, heard func() []byte) {
 			}
 			go func() {
 				defer conn.Close()
-				_ = conn.SetDeadline(time.Now().Add(10 * time.Second))
+				_ = conn.SetDeadline(time.Now().Add(30 * time.Second))
 				hello := make([]byte, 8) // SSLRequest
 				if _, err := io.ReadFull(conn, hello); err != nil {
 					return

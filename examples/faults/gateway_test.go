@@ -175,7 +175,7 @@ func start(t testing.TB, s setup) *gateway {
 func (g *gateway) serve() {
 	g.t.Helper()
 	g.launch()
-	deadline := time.Now().Add(20 * time.Second)
+	deadline := time.Now().Add(30 * time.Second)
 	for !strings.Contains(g.process.out.String(), "weir: ready") {
 		select {
 		case <-g.process.exited:

@@ -147,7 +147,7 @@ func TestGarbageAtTheStart(t *testing.T) {
 		must(t, err)
 		_, _ = conn.Write(b)
 		_ = conn.(*net.TCPConn).CloseWrite()
-		_ = conn.SetReadDeadline(time.Now().Add(15 * time.Second))
+		_ = conn.SetReadDeadline(time.Now().Add(30 * time.Second))
 		got, err := io.ReadAll(io.LimitReader(conn, 1<<20))
 		if err, ok := err.(net.Error); ok && err.Timeout() {
 			t.Errorf("%s: the connection stays open", name)
@@ -296,7 +296,7 @@ func TestRealClient(t *testing.T) {
 	must(t, err)
 	config.Password = g.token("driver")
 	config.TLSConfig = &tls.Config{RootCAs: pool, ServerName: "127.0.0.1"}
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
 	conn, err := pgx.ConnectConfig(ctx, config)
 	must(t, err)

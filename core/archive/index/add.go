@@ -78,8 +78,15 @@ func (x *Index) Add(ctx context.Context, store core.Store, blocks []core.Block) 
 // errMoved says that another process has written a session's row since this one did: a worker that hung has had a successor.
 var errMoved = errors.New("another process has written the same session")
 
-func (x *Index) add(ctx context.Context, store core.Store, blocks []core.Block) error {
+func (x *Index) add(ctx context.Context, store core.Store, blocks []core.Block) (err error) {
 	touched := map[string]*building{}
+	defer func() {
+		if err != nil { // what is in memory is ahead of what is stored: read those sessions anew
+			for id := range touched {
+				delete(x.building, id)
+			}
+		}
+	}()
 	anew := map[string]bool{}
 	for i := range blocks {
 		b := &blocks[i]
@@ -89,7 +96,7 @@ func (x *Index) add(ctx context.Context, store core.Store, blocks []core.Block) 
 		}
 		s := x.building[id]
 		if s == nil {
-			blocks, err := known(ctx, x.db, id)
+			blocks, err := x.known(ctx, x.db, id)
 			if err != nil {
 				return err
 			}
@@ -137,8 +144,8 @@ type queryer interface {
 }
 
 // known returns how many blocks of a session are in the index.
-func known(ctx context.Context, db queryer, id string) (n uint64, err error) {
-	err = db.QueryRowContext(ctx, "SELECT blocks FROM sessions WHERE id = ?", id).Scan(&n)
+func (x *Index) known(ctx context.Context, db queryer, id string) (n uint64, err error) {
+	err = db.QueryRowContext(ctx, x.d.bind("SELECT blocks FROM sessions WHERE id = ?"), id).Scan(&n)
 	if errors.Is(err, sql.ErrNoRows) {
 		return 0, nil
 	}

@@ -10,7 +10,7 @@ import (
 	"github.com/weir-gateway/weir/core"
 )
 
-const columns = `id, identity, target, protocol, run, started, ended, commands, rows, denied, end, chained AND sealed`
+const columns = `id, identity, target, protocol, run, started, ended, commands, rows, denied, "end", chained AND sealed`
 
 // few is how many sessions a condition may have for them to be collected first. Where there are more, sessions are looked
 // at one by one, the newest first, until there are enough.
@@ -36,13 +36,21 @@ func (w *where) String() string {
 
 // Sessions returns the sessions that match, the newest first.
 func (x *Index) Sessions(ctx context.Context, q Query) ([]Session, error) {
+	q.clean(x.d)
 	w := q.plain()
-	for _, set := range append(q.texts(), q.touched()...) {
+	for _, set := range append(x.grep(&q), q.touched()...) {
 		if err := x.restrict(ctx, w, set); err != nil {
 			return nil, err
 		}
 	}
 	return x.query(ctx, "SELECT "+columns+" FROM sessions"+w.String()+" ORDER BY started DESC, id DESC LIMIT ?", append(w.args, q.limit())...)
+}
+
+// clean makes of each word one that the database can be asked for.
+func (q *Query) clean(d dialect) {
+	for _, s := range []*string{&q.Identity, &q.Target, &q.Protocol, &q.Run, &q.Except, &q.Grep, &q.Resource, &q.Use} {
+		*s = d.text(*s)
+	}
 }
 
 func (q *Query) limit() int {
@@ -89,34 +97,18 @@ type set struct {
 	either         *set // a session may be in this one instead
 }
 
-// texts is the set of the sessions in which Grep stands.
-func (q *Query) texts() []set {
+// grep is the set of the sessions in which Grep stands.
+func (x *Index) grep(q *Query) []set {
 	if q.Grep == "" {
 		return nil
 	}
-	like := "%" + escapeLike.Replace(q.Grep) + "%"
-	s := set{
-		test: `EXISTS (SELECT 1 FROM uses JOIN texts ON texts.id = uses.text WHERE uses.session = sessions.id AND texts.body LIKE ? ESCAPE '\')`, testArgs: []any{like},
-		members: `SELECT session FROM texts JOIN uses ON uses.text = texts.id WHERE texts.body LIKE ? ESCAPE '\'`, args: []any{like},
-	}
-	if len([]rune(q.Grep)) >= 3 { // the trigram index answers from three characters on
-		s.members = `SELECT uses.session FROM words JOIN uses ON uses.text = words.rowid WHERE words MATCH ?`
-		s.args = []any{`"` + strings.ReplaceAll(q.Grep, `"`, `""`) + `"`}
-		if strings.ContainsFunc(q.Grep, func(r rune) bool { return r > 0x7f }) { // LIKE knows the case of ASCII only
-			s.test, s.testArgs = "sessions.id IN ("+s.members+")", s.args
-		}
-	}
+	s := x.d.grepTexts(q.Grep)
 	if words := asked(q.Grep); len(words) > 0 {
-		match := `"` + strings.Join(words, `" "`) + `"`
-		s.either = &set{
-			members: `SELECT session FROM answers JOIN parts ON parts.id = answers.rowid WHERE answers MATCH ?`, args: []any{match},
-			test: `EXISTS (SELECT 1 FROM parts WHERE parts.session = sessions.id AND +parts.id IN (SELECT rowid FROM answers WHERE answers MATCH ?))`, testArgs: []any{match},
-		}
+		either := x.d.grepWords(words)
+		s.either = &either
 	}
 	return []set{s}
 }
-
-var escapeLike = strings.NewReplacer(`\`, `\\`, `%`, `\%`, `_`, `\_`)
 
 // named are the resources of a name.
 const named = `(SELECT id FROM resources WHERE name = ? OR (base = ? AND ? = '') OR (name = ? AND name = base))`
@@ -158,7 +150,7 @@ func (x *Index) restrict(ctx context.Context, w *where, s set) error {
 	var args []any
 	for part := &s; part != nil; part = part.either {
 		var n int
-		err := x.db.QueryRowContext(ctx, "SELECT count(*) FROM ("+part.members+" LIMIT ?)", append(slices.Clone(part.args), few)...).Scan(&n)
+		err := x.db.QueryRowContext(ctx, x.d.bind("SELECT count(*) FROM ("+part.members+" LIMIT ?) AS some_of_them"), append(slices.Clone(part.args), few)...).Scan(&n)
 		if err != nil {
 			return fmt.Errorf("index: %w", err)
 		}
@@ -193,6 +185,7 @@ const mostPairs = 256
 // Touches returns the last touches of the resources that the query names, the latest first: at most one of each session,
 // resource and use. Grep and Denied do not count.
 func (x *Index) Touches(ctx context.Context, q Query) ([]Touch, error) {
+	q.clean(x.d)
 	cond, args := "", []any(nil)
 	if q.Resource != "" {
 		cond, args = " WHERE id IN "+named, q.named()
@@ -202,7 +195,7 @@ func (x *Index) Touches(ctx context.Context, q Query) ([]Touch, error) {
 		kind, name string
 	}
 	var pairs []pair
-	rows, err := x.db.QueryContext(ctx, "SELECT id, kind, name FROM resources"+cond+" LIMIT ?", append(args, mostPairs+1)...)
+	rows, err := x.db.QueryContext(ctx, x.d.bind("SELECT id, kind, name FROM resources"+cond+" LIMIT ?"), append(args, mostPairs+1)...)
 	if err != nil {
 		return nil, fmt.Errorf("index: %w", err)
 	}
@@ -250,9 +243,9 @@ func (x *Index) Touches(ctx context.Context, q Query) ([]Touch, error) {
 
 func (x *Index) uses(ctx context.Context, resource int64) (out []string, err error) {
 	// Each step of the recursion finds the next use: the entries of one need not be looked at one by one.
-	rows, err := x.db.QueryContext(ctx, `WITH RECURSIVE u(use) AS (SELECT min(use) FROM touches WHERE resource = ?1
-		UNION ALL SELECT (SELECT min(use) FROM touches WHERE resource = ?1 AND use > u.use) FROM u WHERE u.use IS NOT NULL)
-		SELECT use FROM u WHERE use IS NOT NULL`, resource)
+	rows, err := x.db.QueryContext(ctx, x.d.bind(`WITH RECURSIVE u(use) AS (SELECT min(use) FROM touches WHERE resource = ?
+		UNION ALL SELECT (SELECT min(use) FROM touches WHERE resource = ? AND use > u.use) FROM u WHERE u.use IS NOT NULL)
+		SELECT use FROM u WHERE use IS NOT NULL`), resource, resource)
 	if err != nil {
 		return nil, fmt.Errorf("index: %w", err)
 	}
@@ -268,8 +261,8 @@ func (x *Index) uses(ctx context.Context, resource int64) (out []string, err err
 }
 
 func (x *Index) touches(ctx context.Context, w *where, limit int, of Touch) (out []Touch, err error) {
-	rows, err := x.db.QueryContext(ctx, "SELECT id, identity, target, run, record, time FROM touches CROSS JOIN sessions ON sessions.id = touches.session"+
-		w.String()+" ORDER BY touches.time DESC LIMIT ?", append(w.args, limit)...)
+	rows, err := x.db.QueryContext(ctx, x.d.bind("SELECT id, identity, target, run, record, time FROM touches "+x.d.inOrder()+" sessions ON sessions.id = touches.session"+
+		w.String()+" ORDER BY touches.time DESC LIMIT ?"), append(w.args, limit)...)
 	if err != nil {
 		return nil, fmt.Errorf("index: %w", err)
 	}
@@ -298,7 +291,7 @@ func (x *Index) Session(ctx context.Context, id string) (Session, error) {
 }
 
 func (x *Index) query(ctx context.Context, s string, args ...any) ([]Session, error) {
-	rows, err := x.db.QueryContext(ctx, s, args...)
+	rows, err := x.db.QueryContext(ctx, x.d.bind(s), args...)
 	if err != nil {
 		return nil, fmt.Errorf("index: %w", err)
 	}

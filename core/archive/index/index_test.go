@@ -113,12 +113,32 @@ func (c *conversation) end(tb testing.TB) []core.Block {
 func mustOpen(tb testing.TB, path string) *Index {
 	tb.Helper()
 	x, err := Open(path, false)
+	return opened(tb, x, err)
+}
+
+func opened(tb testing.TB, x *Index, err error) *Index {
+	tb.Helper()
 	if err != nil {
 		tb.Fatal(err)
 	}
 	tb.Cleanup(func() { x.Close() })
 	x.Read(readers)
 	return x
+}
+
+// kinds runs a test on each kind of index; open opens the same one, as often as it is called.
+func kinds(t *testing.T, f func(t *testing.T, open func() *Index)) {
+	t.Run("sqlite", func(t *testing.T) {
+		path := filepath.Join(t.TempDir(), "index.db")
+		f(t, func() *Index { return mustOpen(t, path) })
+	})
+	t.Run("postgres", func(t *testing.T) {
+		o := database(t)
+		f(t, func() *Index {
+			x, err := OpenPostgres(t.Context(), o, false)
+			return opened(t, x, err)
+		})
+	})
 }
 
 func found(tb testing.TB, x *Index, q Query) string {
@@ -192,8 +212,11 @@ var questions = []struct {
 }
 
 func TestQuestions(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "index.db")
-	x := mustOpen(t, path)
+	kinds(t, func(t *testing.T, open func() *Index) { questionsOf(t, open(), open()) })
+}
+
+// questionsOf asks an index that two processes have open.
+func questionsOf(t *testing.T, x, other *Index) {
 	m := fill(t, x)
 	ask := func(x *Index, when string) {
 		t.Helper()
@@ -213,7 +236,6 @@ func TestQuestions(t *testing.T) {
 	}
 	ask(x, "added")
 	// Beside a gateway: a rebuild by another process changes nothing, and what the gateway adds then is there.
-	other := mustOpen(t, path)
 	for range 2 {
 		if err := other.Rebuild(t.Context(), m, nil); err != nil {
 			t.Fatal(err)
@@ -240,6 +262,13 @@ func TestQuestions(t *testing.T) {
 	if got := found(t, x, Query{Resource: "public.orders", Use: "read"}); got != "d" {
 		t.Errorf("a resource that came back: %q", got)
 	}
+}
+
+// Not a word of what the archive has no more is left in the file.
+func TestForgotten(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "index.db")
+	x, other := mustOpen(t, path), mustOpen(t, path)
+	questionsOf(t, x, other)
 	for _, db := range []*Index{x, other} {
 		db.Close()
 	}
@@ -256,7 +285,10 @@ func TestQuestions(t *testing.T) {
 
 // A session that says more than is indexed is found by what it said first, and costs no more than the bound.
 func TestBounds(t *testing.T) {
-	x := mustOpen(t, filepath.Join(t.TempDir(), "index.db"))
+	kinds(t, func(t *testing.T, open func() *Index) { bounds(t, open()) })
+}
+
+func bounds(t *testing.T, x *Index) {
 	c := begin(ledger.NewEncoder(), "big", "alice", noon)
 	c.command("SELECT 1", "t", "read", "")
 	for i := range 2 * maxWords {
@@ -317,7 +349,10 @@ var many = flag.Int("sessions", 2000, "how many sessions TestQuick asks about")
 
 // TestQuick asks an index of many sessions; the answer has to come within 100 ms.
 func TestQuick(t *testing.T) {
-	x := mustOpen(t, filepath.Join(t.TempDir(), "index.db"))
+	kinds(t, func(t *testing.T, open func() *Index) { quick(t, open()) })
+}
+
+func quick(t *testing.T, x *Index) {
 	enc := ledger.NewEncoder()
 	var batch []core.Block
 	start := time.Now()
@@ -340,7 +375,14 @@ func TestQuick(t *testing.T) {
 		}
 	}
 	var bytes int64
-	if err := x.db.QueryRow("SELECT page_count * page_size FROM pragma_page_count, pragma_page_size").Scan(&bytes); err != nil {
+	size := "SELECT page_count * page_size FROM pragma_page_count, pragma_page_size"
+	if _, is := x.d.(postgres); is {
+		size = "SELECT sum(pg_total_relation_size(c.oid))::bigint FROM pg_class c WHERE c.relnamespace = 'weir_index'::regnamespace AND c.relkind = 'r'"
+		if _, err := x.db.Exec("ANALYZE"); err != nil { // as autovacuum does within a minute
+			t.Fatal(err)
+		}
+	}
+	if err := x.db.QueryRow(size).Scan(&bytes); err != nil {
 		t.Fatal(err)
 	}
 	t.Logf("%d sessions in %v, %d bytes each", *many, time.Since(start).Round(time.Millisecond), bytes/int64(*many))
@@ -394,8 +436,10 @@ func TestQuick(t *testing.T) {
 // TestHungWriter: a process that was stopped in the middle of a session, and goes on when another has taken the session to its end,
 // puts nothing back.
 func TestHungWriter(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "index.db")
-	hung, other := mustOpen(t, path), mustOpen(t, path)
+	kinds(t, func(t *testing.T, open func() *Index) { hungWriter(t, open(), open()) })
+}
+
+func hungWriter(t *testing.T, hung, other *Index) {
 	enc := ledger.NewEncoder()
 	c := begin(enc, "a", "alice", noon)
 	c.command("SELECT first", "orders", "read", "")

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/weir-gateway/weir/core"
 )
@@ -113,10 +114,8 @@ func (x *Index) Forget(ctx context.Context, sessions ...string) error {
 	if len(sessions) == 0 {
 		return nil
 	}
-	for _, table := range []string{"answers", "words"} { // whose entries are only marked so far
-		if err := x.merge(ctx, table); err != nil {
-			return fmt.Errorf("index: %w", err)
-		}
+	if err := x.d.shrink(ctx, x); err != nil {
+		return fmt.Errorf("index: %w", err)
 	}
 	return nil
 }
@@ -131,21 +130,22 @@ func (x *Index) forget(ctx context.Context, sessions []string) error {
 		return err
 	}
 	defer tx.Rollback() // after a commit it does nothing
+	if err := x.d.lock(ctx, tx); err != nil {
+		return err
+	}
 	for _, id := range sessions {
 		delete(x.building, id)
-		if err := forget(ctx, tx, id); err != nil {
+		if err := x.forgetOne(ctx, tx, id); err != nil {
 			return err
 		}
 	}
-	for _, s := range []string{
-		"INSERT INTO words(words, rowid, body) SELECT 'delete', id, body FROM texts WHERE id NOT IN (SELECT text FROM uses)",
-		"DELETE FROM texts WHERE id NOT IN (SELECT text FROM uses)",
+	if err := x.d.orphans(ctx, tx); err != nil {
+		return err
+	}
+	if err := execAll(ctx, tx,
 		"DELETE FROM resources WHERE id NOT IN (SELECT resource FROM touches)",
-		"INSERT INTO state VALUES ('cleared', 1) ON CONFLICT DO UPDATE SET value = value + 1",
-	} {
-		if _, err := tx.ExecContext(ctx, s); err != nil {
-			return err
-		}
+		"INSERT INTO state VALUES ('cleared', '1') ON CONFLICT (key) DO UPDATE SET value = CAST(CAST(state.value AS BIGINT) + 1 AS TEXT)"); err != nil {
+		return err
 	}
 	return tx.Commit()
 }
@@ -180,4 +180,30 @@ func (x *Index) mergeOnce(ctx context.Context, table string, pages int) (done bo
 		return false, err
 	}
 	return after-before < 2, nil
+}
+
+// Open returns sessions that began in a time, or nobody knows when, and that the index has no seal of, the oldest first.
+func (x *Index) Open(ctx context.Context, since, until time.Time, most int) ([]string, error) {
+	return x.some(ctx, "NOT sealed", since, until, most)
+}
+
+// Unread returns sessions that began in a time, or nobody knows when, and of which nothing could be read, the oldest first.
+func (x *Index) Unread(ctx context.Context, since, until time.Time, most int) ([]string, error) {
+	return x.some(ctx, "protocol = ''", since, until, most)
+}
+
+func (x *Index) some(ctx context.Context, cond string, since, until time.Time, most int) (ids []string, err error) {
+	rows, err := x.db.QueryContext(ctx, x.d.bind("SELECT id FROM sessions WHERE (started >= ? OR started = 0) AND started < ? AND "+cond+" ORDER BY started LIMIT ?"), since.UnixNano(), until.UnixNano(), most)
+	if err != nil {
+		return nil, fmt.Errorf("index: %w", err)
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var id string
+		if err := rows.Scan(&id); err != nil {
+			return nil, fmt.Errorf("index: %w", err)
+		}
+		ids = append(ids, id)
+	}
+	return ids, rows.Err()
 }

@@ -28,11 +28,14 @@ func (x *Index) save(ctx context.Context, touched map[string]*building, anew map
 		return err
 	}
 	defer tx.Rollback() // after a commit it does nothing
+	if err := x.d.lock(ctx, tx); err != nil {
+		return err
+	}
 	if err := x.current(ctx, tx); err != nil {
 		return err
 	}
 	for id, s := range touched {
-		blocks, err := known(ctx, tx, id)
+		blocks, err := x.known(ctx, tx, id)
 		if err != nil {
 			return err
 		}
@@ -43,15 +46,12 @@ func (x *Index) save(ctx context.Context, touched map[string]*building, anew map
 			if blocks > s.blocks { // a gateway beside this process has read further
 				continue
 			}
-			if err := forget(ctx, tx, id); err != nil {
+			if err := x.forgetOne(ctx, tx, id); err != nil {
 				return err
 			}
 		}
-		_, err = tx.ExecContext(ctx, `INSERT OR REPLACE INTO sessions
-			(id, identity, issuer, target, protocol, run, started, ended, commands, rows, bytes, denied, end, blocks, next, partial, head, chained, sealed)
-			VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)`,
-			id, s.identity, s.issuer, s.target, s.protocol, s.run, s.started, s.ended, s.commands, s.rows, s.bytes, s.denied, s.end,
-			int64(s.blocks), int64(s.dec.Next()), s.dec.Partial(), s.head[:], s.chained, s.sealed)
+		_, err = tx.ExecContext(ctx, x.d.bind(saveSession), id, x.d.text(s.identity), x.d.text(s.issuer), x.d.text(s.target), x.d.text(s.protocol), x.d.text(s.run),
+			s.started, s.ended, s.commands, s.rows, s.bytes, s.denied, x.d.text(s.end), int64(s.blocks), int64(s.dec.Next()), s.dec.Partial(), s.head[:], s.chained, s.sealed)
 		if err != nil {
 			return err
 		}
@@ -60,7 +60,7 @@ func (x *Index) save(ctx context.Context, touched map[string]*building, anew map
 			if err != nil {
 				return err
 			}
-			if _, err := tx.ExecContext(ctx, "INSERT INTO uses(session, text, n) VALUES (?,?,?) ON CONFLICT DO UPDATE SET n = n + excluded.n", id, rowid, n); err != nil {
+			if _, err := tx.ExecContext(ctx, x.d.bind("INSERT INTO uses(session, text, n) VALUES (?,?,?) ON CONFLICT (session, text) DO UPDATE SET n = uses.n + excluded.n"), id, rowid, n); err != nil {
 				return err
 			}
 		}
@@ -85,7 +85,7 @@ func (x *Index) save(ctx context.Context, touched map[string]*building, anew map
 // current drops what is remembered as stored where texts have been removed since, by this process or by another.
 func (x *Index) current(ctx context.Context, tx *sql.Tx) error {
 	var cleared int64
-	if err := tx.QueryRowContext(ctx, "SELECT coalesce((SELECT value FROM state WHERE key = 'cleared'), 0)").Scan(&cleared); err != nil {
+	if err := tx.QueryRowContext(ctx, "SELECT coalesce((SELECT CAST(value AS BIGINT) FROM state WHERE key = 'cleared'), 0)").Scan(&cleared); err != nil {
 		return err
 	}
 	if cleared != x.cleared {
@@ -104,19 +104,11 @@ func (x *Index) textID(ctx context.Context, tx *sql.Tx, text string) (int64, err
 		return id, nil
 	}
 	var id int64
-	err := tx.QueryRowContext(ctx, "SELECT id FROM texts WHERE sha = ?", key[:]).Scan(&id)
+	err := tx.QueryRowContext(ctx, x.d.bind("SELECT id FROM texts WHERE sha = ?"), key[:]).Scan(&id)
 	if errors.Is(err, sql.ErrNoRows) {
-		res, err := tx.ExecContext(ctx, "INSERT INTO texts(sha, body) VALUES (?,?)", key[:], text)
-		if err != nil {
-			return 0, err
-		}
-		if id, err = res.LastInsertId(); err != nil {
-			return 0, err
-		}
-		if _, err := tx.ExecContext(ctx, "INSERT INTO words(rowid, body) VALUES (?,?)", id, text); err != nil {
-			return 0, err
-		}
-	} else if err != nil {
+		id, err = x.d.saveText(ctx, tx, key[:], x.d.text(text))
+	}
+	if err != nil {
 		return 0, err
 	}
 	if len(x.texts) >= maxKnown {
@@ -133,24 +125,15 @@ func (x *Index) saveTouches(ctx context.Context, tx *sql.Tx, id string, s *build
 		if err != nil {
 			return err
 		}
-		if _, err := tx.ExecContext(ctx, `INSERT INTO touches(session, resource, use, record, time) VALUES (?,?,?,?,?)
-			ON CONFLICT DO UPDATE SET record = excluded.record, time = excluded.time`, id, resource, t.use, int64(at.record), at.time); err != nil {
+		if _, err := tx.ExecContext(ctx, x.d.bind(`INSERT INTO touches(session, resource, use, record, time) VALUES (?,?,?,?,?)
+			ON CONFLICT (session, resource, use) DO UPDATE SET record = excluded.record, time = excluded.time`), id, resource, x.d.text(t.use), int64(at.record), at.time); err != nil {
 			return err
 		}
 	}
 	if len(s.answers.fresh) == 0 {
 		return nil
 	}
-	res, err := tx.ExecContext(ctx, "INSERT INTO parts(session) VALUES (?)", id)
-	if err != nil {
-		return err
-	}
-	part, err := res.LastInsertId()
-	if err != nil {
-		return err
-	}
-	_, err = tx.ExecContext(ctx, "INSERT INTO answers(rowid, body) VALUES (?,?)", part, s.answers.take())
-	return err
+	return x.d.saveWords(ctx, tx, id, x.d.text(s.answers.take()))
 }
 
 // resource stores a resource once, and returns its number.
@@ -158,12 +141,10 @@ func (x *Index) resource(ctx context.Context, tx *sql.Tx, r resourceID) (id int6
 	if id, ok := x.resources[r]; ok {
 		return id, nil
 	}
-	err = tx.QueryRowContext(ctx, "SELECT id FROM resources WHERE kind = ? AND name = ?", r.kind, r.name).Scan(&id)
+	kind, name := x.d.text(r.kind), x.d.text(r.name)
+	err = tx.QueryRowContext(ctx, x.d.bind("SELECT id FROM resources WHERE kind = ? AND name = ?"), kind, name).Scan(&id)
 	if errors.Is(err, sql.ErrNoRows) {
-		var res sql.Result
-		if res, err = tx.ExecContext(ctx, "INSERT INTO resources(kind, name, base) VALUES (?,?,?)", r.kind, r.name, baseOf(r.name)); err == nil {
-			id, err = res.LastInsertId()
-		}
+		err = tx.QueryRowContext(ctx, x.d.bind("INSERT INTO resources(kind, name, base) VALUES (?,?,?) RETURNING id"), kind, name, baseOf(name)).Scan(&id)
 	}
 	if err != nil {
 		return 0, err
@@ -175,16 +156,20 @@ func (x *Index) resource(ctx context.Context, tx *sql.Tx, r resourceID) (id int6
 	return id, nil
 }
 
-// forget removes what the index has of a session.
-func forget(ctx context.Context, tx *sql.Tx, id string) error {
-	for _, s := range []string{
-		"DELETE FROM uses WHERE session = ?", "DELETE FROM touches WHERE session = ?",
-		"DELETE FROM answers WHERE rowid IN (SELECT id FROM parts WHERE session = ?)", "DELETE FROM parts WHERE session = ?",
-		"DELETE FROM sessions WHERE id = ?",
-	} {
-		if _, err := tx.ExecContext(ctx, s, id); err != nil {
+// forgetOne removes what the index has of a session.
+func (x *Index) forgetOne(ctx context.Context, tx *sql.Tx, id string) error {
+	for _, s := range []string{"DELETE FROM uses WHERE session = ?", "DELETE FROM touches WHERE session = ?", "DELETE FROM sessions WHERE id = ?"} {
+		if _, err := tx.ExecContext(ctx, x.d.bind(s), id); err != nil {
 			return err
 		}
 	}
-	return nil
+	return x.d.forget(ctx, tx, id)
 }
+
+const saveSession = `INSERT INTO sessions
+	(id, identity, issuer, target, protocol, run, started, ended, commands, rows, bytes, denied, "end", blocks, next, partial, head, chained, sealed)
+	VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)
+	ON CONFLICT (id) DO UPDATE SET identity = excluded.identity, issuer = excluded.issuer, target = excluded.target, protocol = excluded.protocol,
+	run = excluded.run, started = excluded.started, ended = excluded.ended, commands = excluded.commands, rows = excluded.rows, bytes = excluded.bytes,
+	denied = excluded.denied, "end" = excluded."end", blocks = excluded.blocks, next = excluded.next, partial = excluded.partial, head = excluded.head,
+	chained = excluded.chained, sealed = excluded.sealed`

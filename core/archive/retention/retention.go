@@ -193,6 +193,11 @@ func (k *Keeper) purge(ctx context.Context, by string, now time.Time, dry bool) 
 	if unread != nil && tombs == nil && due == nil {
 		return r, unread
 	}
+	if !dry { // what an earlier shredding was to destroy, and a crash or a store that was away has left
+		if err := k.finish(ctx, nil); err != nil {
+			unread = errors.Join(unread, err)
+		}
+	}
 	var leave []Session
 	for _, s := range due {
 		if held, gone := k.c.Ledger.Standing(s.ID); held {

@@ -51,6 +51,12 @@ func (k *Keeper) Shred(ctx context.Context, by, why, subject, issuer string, now
 	if err != nil {
 		return out, err
 	}
+	if len(keys) == 0 && !dry { // what is left of an earlier time is destroyed all the same
+		err = k.finish(ctx, &out)
+	}
+	if err != nil {
+		return out, err
+	}
 	if len(keys) == 0 {
 		return out, fmt.Errorf("retention: %q: %w", subject, ErrNoSubject)
 	}
@@ -117,7 +123,10 @@ func (k *Keeper) Shred(ctx context.Context, by, why, subject, issuer string, now
 		}
 		rest = rest[n:]
 	}
-	return out, k.destroy(ctx, drop, &out)
+	if err := k.c.Ledger.Destroy(by, why, now, drop...); err != nil {
+		return out, err
+	}
+	return out, k.finish(ctx, &out)
 }
 
 // Rewrapped is what Rewrap did.
@@ -157,7 +166,7 @@ func (k *Keeper) RotateLedger() (publicKey string, err error) { return k.c.Ledge
 
 // keysOf returns the recording keys of all stores that fit.
 func (k *Keeper) keysOf(ctx context.Context, fits func(*keyring.Record) bool) (map[ledger.KeyID]*keyring.Record, error) {
-	out := map[ledger.KeyID]*keyring.Record{}
+	out, looked := map[ledger.KeyID]*keyring.Record{}, map[ledger.KeyID]bool{}
 	for _, s := range k.c.Stores {
 		keys, ok := s.Store.(keyring.Store)
 		if !ok {
@@ -172,6 +181,10 @@ func (k *Keeper) keysOf(ctx context.Context, fits func(*keyring.Record) bool) (m
 			if err != nil {
 				return nil, fmt.Errorf("retention: store %s: %w", s.Name, err)
 			}
+			if looked[id] { // another store, which may be nearer, has the same
+				continue
+			}
+			looked[id] = true
 			r, err := keyring.Get(ctx, keys, id)
 			if err != nil {
 				return nil, fmt.Errorf("retention: store %s: %w", s.Name, err)
@@ -186,10 +199,16 @@ func (k *Keeper) keysOf(ctx context.Context, fits func(*keyring.Record) bool) (m
 
 // encrypted returns the sessions that begin with one of the keys, and with which.
 func (k *Keeper) encrypted(ctx context.Context, keys map[ledger.KeyID]*keyring.Record) (map[string]ledger.KeyID, error) {
-	out := map[string]ledger.KeyID{}
+	out, looked := map[string]ledger.KeyID{}, map[string]bool{}
 	for _, s := range k.c.Stores {
 		var ids []string
-		if err := s.Sessions(ctx, func(id string) error { ids = append(ids, id); return nil }); err != nil {
+		fresh := func(id string) error {
+			if !looked[id] { // else another store, which may be nearer, has the same
+				ids = append(ids, id)
+			}
+			return nil
+		}
+		if err := s.Sessions(ctx, fresh); err != nil {
 			return nil, fmt.Errorf("retention: store %s: %w", s.Name, err)
 		}
 		for _, id := range ids {
@@ -198,6 +217,7 @@ func (k *Keeper) encrypted(ctx context.Context, keys map[ledger.KeyID]*keyring.R
 				if err != nil {
 					return err
 				}
+				looked[id] = true
 				if h.Secret && keys[h.Key] != nil {
 					out[id] = h.Key
 				}
@@ -211,13 +231,51 @@ func (k *Keeper) encrypted(ctx context.Context, keys map[ledger.KeyID]*keyring.R
 	return out, nil
 }
 
-// destroy drops keys from every store, and what the index has of their sessions.
-func (k *Keeper) destroy(ctx context.Context, drop []ledger.KeyID, out *Shredded) error {
-	if k.c.Index != nil { // first: whoever does it again after a crash finds the sessions by their keys
-		if err := k.c.Index.Forget(ctx, out.Sessions...); err != nil {
+// finish destroys the keys that are noted as destroyed and that a store still has: first what the index knows of their
+// sessions, so that whoever does it again after a crash finds them by the keys. Records that are on the bus still are dropped
+// when they get to a store, and go with the next purge of the streams: a purge of their subjects alone would, in nats-server,
+// take what consumers have not acknowledged from them.
+func (k *Keeper) finish(ctx context.Context, out *Shredded) error {
+	if !k.c.Ledger.AnyDestroyed() {
+		return nil
+	}
+	keys, err := k.keysOf(ctx, func(r *keyring.Record) bool { _, ok := k.c.Ledger.Destroyed(r.ID); return ok })
+	if err != nil {
+		return err
+	}
+	for id := range keys {
+		k.c.Keys.Forget(id)
+	}
+	if len(keys) > 0 && k.c.Index != nil {
+		of, err := k.encrypted(ctx, keys)
+		if err != nil {
+			return err
+		}
+		var sessions []string
+		for id := range of {
+			sessions = append(sessions, id)
+		}
+		if err := k.c.Index.Forget(ctx, sessions...); err != nil {
+			return err
+		}
+		closed := keyring.Reader{Store: k.c.Stores[0].Store, Closed: true} // they are listed as sessions that cannot be read
+		if err := k.c.Index.Again(ctx, closed, sessions...); err != nil {
 			return err
 		}
 	}
+	var drop []ledger.KeyID
+	for id, r := range keys {
+		if r.Session != "" { // before that of the session's begin, by which it is found
+			drop = append([]ledger.KeyID{id}, drop...)
+			continue
+		}
+		drop = append(drop, id)
+	}
+	return k.drop(ctx, drop, out)
+}
+
+// drop drops keys from every store.
+func (k *Keeper) drop(ctx context.Context, drop []ledger.KeyID, out *Shredded) error {
 	var errs []error
 	for _, s := range k.c.Stores {
 		keys, ok := s.Store.(keyring.Store)
@@ -226,23 +284,20 @@ func (k *Keeper) destroy(ctx context.Context, drop []ledger.KeyID, out *Shredded
 		}
 		var locked segment.Locked
 		for _, id := range drop {
-			k.c.Keys.Forget(id)
 			err := keys.DropKey(ctx, id.String())
 			var l *segment.Locked
 			if errors.As(err, &l) {
 				if locked.Parts++; l.Until.After(locked.Until) {
 					locked.Until = l.Until
 				}
-			} else if err != nil {
+			} else if err != nil { // what is behind it stays, so that it is found again
 				errs = append(errs, fmt.Errorf("retention: store %s: %w; do it again", s.Name, err))
+				break
 			}
 		}
-		if locked.Parts > 0 {
+		if locked.Parts > 0 && out != nil {
 			out.Locked = append(out.Locked, Stays{Store: s.Name, Parts: locked.Parts, Until: locked.Until})
 		}
-	}
-	if k.c.Index != nil { // they are listed as sessions that cannot be read
-		errs = append(errs, k.c.Index.Again(ctx, keyring.Reader{Store: k.c.Stores[0].Store, Ring: k.c.Keys, Closed: true}, out.Sessions...))
 	}
 	return errors.Join(errs...)
 }

@@ -239,12 +239,20 @@ func (d *dying) DropKey(ctx context.Context, name string) error {
 // A shredding that a crash cuts short is ended by doing it again, and nothing is ever unproved.
 func TestShredCutShort(t *testing.T) {
 	ctx := context.Background()
-	for drops := range 3 {
+	for drops := range 4 {
 		t.Run(fmt.Sprint(drops), func(t *testing.T) {
 			var d *dying
 			p := encrypted(t, t.TempDir(), identity(t), func(s core.Store) core.Store { d = &dying{s.(*file.Store), drops}; return d })
 			for i, issuer := range []string{"a", "b", "c"} {
 				p.add(fmt.Sprint("s", i), "ada", issuer, now.Add(-2*time.Hour), true)
+			}
+			// What a crash left of a session has a key of its own, which is found by the session's first.
+			rest, record, err := keyring.Make(keyring.Record{Session: "s1", Created: now}, p.id.Recipient())
+			if err == nil {
+				err = p.store.PutKey(ctx, rest.ID.String(), record)
+			}
+			if err != nil {
+				t.Fatal(err)
 			}
 			if _, err := p.k.Shred(ctx, "dpo", "x", "ada", "", now, time.Hour, false); err == nil {
 				t.Fatal("it was not cut short")
@@ -255,6 +263,9 @@ func TestShredCutShort(t *testing.T) {
 			d.drops = 100
 			if _, err := p.k.Shred(ctx, "dpo", "x", "ada", "", now, time.Hour, false); err != nil {
 				t.Fatal(err)
+			}
+			if err := p.store.Keys(ctx, func(name string) error { return fmt.Errorf("key %s is there still", name) }); err != nil {
+				t.Error(err)
 			}
 			for i := range 3 {
 				if id := fmt.Sprint("s", i); p.read(id) != 0 {

@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"slices"
 
+	"filippo.io/age"
 	"github.com/klauspost/compress/zstd"
 )
 
@@ -46,7 +47,12 @@ type Stored struct {
 	Sessions map[string][]place
 	Blocks   int
 	Doubled  int // blocks that are there twice
-	z        *zstd.Decoder
+	// Reader opens the recording keys; nil: nothing is encrypted.
+	Reader age.Identity
+
+	dir  string
+	z    *zstd.Decoder
+	keys map[string][]byte
 }
 
 type place struct {
@@ -68,7 +74,7 @@ func OpenArchive(dir string) (*Stored, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Stored{Sessions: map[string][]place{}, z: z}
+	s := &Stored{Sessions: map[string][]place{}, dir: dir, z: z, keys: map[string][]byte{}}
 	for i, f := range files {
 		if err := s.scan(f, i == len(files)-1); err != nil {
 			return nil, fmt.Errorf("%s: %w", f, err)
@@ -138,14 +144,37 @@ func (s *Stored) scan(path string, last bool) error {
 	}
 }
 
+// Differs says what another copy has not, or has otherwise: sessions and their blocks. Sessions that it may have besides, it may
+// have in part.
+func (s *Stored) Differs(other *Stored, may func(session string) bool) string {
+	for id, mine := range s.Sessions {
+		theirs := other.Sessions[id]
+		if len(mine) != len(theirs) {
+			return fmt.Sprintf("session %s has %d blocks and %d", id, len(mine), len(theirs))
+		}
+		for i := range mine {
+			if mine[i].number != theirs[i].number || mine[i].hash != theirs[i].hash {
+				return fmt.Sprintf("block %d of session %s is another", mine[i].number, id)
+			}
+		}
+	}
+	for id := range other.Sessions {
+		if s.Sessions[id] == nil && !may(id) {
+			return fmt.Sprintf("session %s is in one only", id)
+		}
+	}
+	return ""
+}
+
 type block struct {
-	seal                        bool
+	seal, secret                bool
 	codec                       byte
 	session                     string
 	number, first, count, carry uint64
 	prev                        [32]byte
 	raw                         uint64
 	payload                     []byte
+	clear                       []byte // what comes before it
 }
 
 var errShort = errors.New("it ends too early")
@@ -192,14 +221,15 @@ func parseBlock(b []byte) (k block, err error) {
 		return k, errors.New("it is none of version 1")
 	}
 	flags := r.u8()
-	k.seal = flags&1 != 0
+	k.seal, k.secret = flags&1 != 0, flags&2 != 0
 	k.codec = r.u8()
 	k.session = string(r.take(uint64(r.u8())))
 	k.number, k.first, k.count, k.carry = r.uvarint(), r.uvarint(), r.uvarint(), r.uvarint()
 	copy(k.prev[:], r.take(32))
 	k.raw = r.uvarint()
 	k.payload = r.bytes()
-	if r.err == nil && (len(r.b) > 0 || flags > 1 || k.codec > 1 || k.raw > 64<<20) {
+	k.clear = b[:len(b)-len(k.payload)]
+	if r.err == nil && (len(r.b) > 0 || flags > 2 || k.codec > 1 || k.raw > 64<<20) {
 		return k, errors.New("it does not follow the format")
 	}
 	return k, r.err
@@ -235,6 +265,11 @@ func (s *Stored) Read(id string, f func(*Record) error) (*Seal, error) {
 			return nil, fmt.Errorf("session %s: block %d goes on behind %d bytes, there are %d", id, i, k.carry, len(part))
 		}
 		prev = sha256.Sum256(b)
+		if k.secret {
+			if k.payload, err = s.open(&k); err != nil {
+				return nil, fmt.Errorf("session %s, block %d: %w", id, i, err)
+			}
+		}
 		raw := k.payload
 		if k.codec == 1 {
 			if raw, err = s.z.DecodeAll(k.payload, nil); err != nil {

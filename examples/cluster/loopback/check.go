@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"hash"
 	"io"
@@ -13,6 +14,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -74,12 +76,21 @@ func (d *delivered) add(r *Record) {
 	d.bytes += int64(len(r.Wire))
 }
 
+// Open reads through an archive, which is the cluster's own or a copy.
+func (c *Cluster) Open(dir string) (*Stored, error) {
+	s, err := OpenArchive(dir)
+	if err == nil && c.reader != nil {
+		s.Reader = c.reader
+	}
+	return s, err
+}
+
 // Check demands of the archive: what a client saw is in it, byte for byte (I1); what ran at the database is in it (I2);
 // numbering and chains hold (I3) and nothing is there twice (I4); what was denied is in it as denied, and did not run
 // (I5); each session has its seal (I7).
 func (c *Cluster) Check(seen []Seen) (*Finding, error) {
 	f := &Finding{}
-	s, err := OpenArchive(c.Archive())
+	s, err := c.Open(c.Archive())
 	if err != nil {
 		return nil, err
 	}
@@ -101,6 +112,9 @@ func (c *Cluster) Check(seen []Seen) (*Finding, error) {
 		name, d := "", &delivered{hash: sha256.New()}
 		seal, err := s.Read(id, func(r *Record) error {
 			f.Records++
+			if c.secret(r.Facts) || c.secret(r.Wire) {
+				f.problem("I6: a secret is in record %d of session %s", r.Seq, id)
+			}
 			var facts struct {
 				Details map[string]string
 				Stage   string
@@ -130,6 +144,8 @@ func (c *Cluster) Check(seen []Seen) (*Finding, error) {
 			return nil
 		})
 		switch {
+		case errors.Is(err, ErrNoKey) && c.Unread != nil && c.Unread(id):
+			continue
 		case err != nil:
 			f.problem("I3: %v", err)
 		case seal == nil:
@@ -233,20 +249,31 @@ func statements(logFile string) (map[string]bool, error) {
 // Secrets looks for what must be nowhere (I6): the database's password, and values that a policy masked, in every file
 // of the cluster, packed or not. The name of each file that has one is returned.
 func (c *Cluster) Secrets() (found []string, err error) {
+	err = c.EachFile(func(path string, b []byte) {
+		if c.secret(b) {
+			found = append(found, path)
+		}
+	})
+	return found, err
+}
+
+// secret reports whether a secret is in b.
+func (c *Cluster) secret(b []byte) bool {
+	secrets := []string{c.Password, c.Token, Emails[0], Emails[1]}
+	if c.Bucket != nil {
+		secrets = append(secrets, c.Bucket.secret)
+	}
+	return slices.ContainsFunc(secrets, func(s string) bool { return bytes.Contains(b, []byte(s)) })
+}
+
+// EachFile calls f with every file of the cluster, and with what it holds that is packed.
+func (c *Cluster) EachFile(f func(path string, b []byte)) error {
 	z, err := zstd.NewReader(nil, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxMemory(128<<20))
 	if err != nil {
-		return nil, err
+		return err
 	}
 	defer z.Close()
-	secrets := [][]byte{[]byte(c.Password), []byte(c.Token), []byte(Emails[0]), []byte(Emails[1])}
-	look := func(where string, b []byte) {
-		for _, s := range secrets {
-			if bytes.Contains(b, s) {
-				found = append(found, where)
-			}
-		}
-	}
-	err = filepath.WalkDir(c.Dir, func(path string, d fs.DirEntry, err error) error {
+	return filepath.WalkDir(c.Dir, func(path string, d fs.DirEntry, err error) error {
 		if err != nil || !d.Type().IsRegular() || strings.HasSuffix(path, ".filler") {
 			return err
 		}
@@ -254,7 +281,7 @@ func (c *Cluster) Secrets() (found []string, err error) {
 		if err != nil {
 			return err
 		}
-		look(path, b)
+		f(path, b)
 		for at, magic := 0, []byte{0x28, 0xb5, 0x2f, 0xfd}; ; at += len(magic) {
 			i := bytes.Index(b[at:], magic)
 			if i < 0 {
@@ -263,9 +290,8 @@ func (c *Cluster) Secrets() (found []string, err error) {
 			at += i
 			if z.Reset(bytes.NewReader(b[at:])) == nil {
 				plain, _ := io.ReadAll(io.LimitReader(z, 64<<20)) // what follows the frame is an error, what was read counts
-				look(path, plain)
+				f(path, plain)
 			}
 		}
 	})
-	return found, err
 }

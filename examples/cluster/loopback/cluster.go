@@ -14,6 +14,8 @@ import (
 	"strings"
 	"time"
 
+	"filippo.io/age"
+
 	"github.com/weir-gateway/weir/protocols/postgres/postgrestest"
 )
 
@@ -29,6 +31,11 @@ type Options struct {
 	GatewayData func(i int) string
 	// Links says that the ways between NATS servers, and from gateways and workers to them, can be cut: see Cluster.Links.
 	Links bool
+	// Encrypted says that recordings are encrypted, with keys that are used for so long, and that there is a target whose
+	// sessions are kept for KeptFor only.
+	Encrypted time.Duration
+	// S3 says that there is a second archive store, in a bucket of a server of its own, if that can be built here.
+	S3 bool
 	// Bounded says that every so-manyth client asks at a target whose promise is bounded; 0: none.
 	Bounded int
 }
@@ -43,9 +50,15 @@ type Cluster struct {
 	Workers  []*Process
 	Listen   []string // where the gateways are
 	Loose    []string // where their target is whose promise is bounded
-	Links    []*Link
-	Token    string
+	Short    []string // where their target is whose sessions are not kept for long
+	Bucket   *Bucket  // nil: there is none
+	// Unread says of which sessions nobody has the key any more; nil: of none.
+	Unread func(session string) bool
+	Links  []*Link
+	Token  string
 
+	signer   string // the configuration whose keys sign tokens
+	reader   *age.X25519Identity
 	clients  []string // where the NATS servers take clients
 	monitors []string
 }
@@ -100,7 +113,7 @@ func Start(ctx context.Context, o Options) (*Cluster, error) {
 }
 
 func (c *Cluster) start(ctx context.Context) error {
-	for _, step := range []func(context.Context) error{c.programs, c.database, c.nodes, c.workers, c.gateways} {
+	for _, step := range []func(context.Context) error{c.programs, c.database, c.nodes, c.identity, c.bucket, c.workers, c.gateways} {
 		if err := step(ctx); err != nil {
 			return err
 		}
@@ -228,7 +241,10 @@ func (c *Cluster) up(all []*Process, limit time.Duration) error {
 	return nil
 }
 
-func (c *Cluster) configuration(name, data, admin, listen, loose string) (string, error) {
+// KeptFor is how long the sessions of the target orders-short are kept: as short as the build that make torture breaks takes.
+const KeptFor = 5 * time.Second
+
+func (c *Cluster) configuration(name, data, admin, listen, loose, short string) (string, error) {
 	var urls []string
 	for i, address := range c.clients {
 		way, err := c.way(name, c.Nodes[i].Name, address)
@@ -237,37 +253,46 @@ func (c *Cluster) configuration(name, data, admin, listen, loose string) (string
 		}
 		urls = append(urls, "nats://"+way)
 	}
-	file := filepath.Join(c.Dir, name+".yaml")
-	return file, os.WriteFile(file, fmt.Appendf(nil, `data: %[1]s
-listen: {admin: %[2]q}
+	var b strings.Builder
+	fmt.Fprintf(&b, `data: %s
+listen: {admin: %q}
 journal:
   promise: strict
-  nats: {url: %[3]q, replicas: 3}
+  nats: {url: %q, replicas: 3}
 policies:
   - {name: guardrails, path: policies, timeout: 5s}
 chain: [guardrails]
-targets:
-  - name: orders
+`, data, admin, strings.Join(urls, ","))
+	if c.Encrypted > 0 {
+		fmt.Fprintf(&b, "encryption: {recipients: [%s], identities: [%s], period: %v}\n", c.reader.Recipient(), readerFile, c.Encrypted)
+		fmt.Fprintf(&b, "retention: {classes: {short: %v}}\n", KeptFor)
+	}
+	if c.Bucket != nil {
+		fmt.Fprintf(&b, "archive:\n  - {kind: file, path: %q}\n  - %s\n", filepath.Join(data, "archive"), c.Bucket.configuration())
+	}
+	b.WriteString("targets:\n")
+	target := func(name, listen, more string) {
+		fmt.Fprintf(&b, `  - name: %s
     protocol: postgres
-    listen: %[4]q
-    upstream: {address: %[6]q, database: orders, tls: disable}
+    listen: %q
+    upstream: {address: %q, database: orders, tls: disable}
     credential: {user: app, password: "${env:ORDERS_PASSWORD}"}
     record: full
     limits: {drain: 3s}
-  - name: orders-bounded
-    protocol: postgres
-    listen: %[5]q
-    upstream: {address: %[6]q, database: orders, tls: disable}
-    credential: {user: app, password: "${env:ORDERS_PASSWORD}"}
-    record: full
-    promise: bounded
-    limits: {drain: 3s}
-`, data, admin, strings.Join(urls, ","), listen, loose, c.Postgres.Addr()), 0o600)
+%s`, name, listen, c.Postgres.Addr(), more)
+	}
+	target("orders", listen, "")
+	target("orders-bounded", loose, "    promise: bounded\n")
+	if c.Encrypted > 0 {
+		target("orders-short", short, "    retention: short\n")
+	}
+	file := filepath.Join(c.Dir, name+".yaml")
+	return file, os.WriteFile(file, []byte(b.String()), 0o600)
 }
 
 func (c *Cluster) process(name, role, config string) *Process {
 	return &Process{
-		Name: name, program: c.Weir, args: []string{"serve", "--role", role, "-c", config}, env: []string{"ORDERS_PASSWORD=" + c.Password},
+		Name: name, program: c.Weir, args: []string{"serve", "--role", role, "-c", config}, env: c.environment(),
 		log: filepath.Join(c.Dir, name+".log"), ready: says("weir: ready"),
 	}
 }
@@ -282,13 +307,13 @@ func (c *Cluster) workers(context.Context) error {
 			return err
 		}
 	}
-	ports, err := freePorts(3 * c.Options.Workers)
+	ports, err := freePorts(4 * c.Options.Workers)
 	if err != nil {
 		return err
 	}
 	for i := range c.Options.Workers {
 		name := fmt.Sprint("archive-", i)
-		config, err := c.configuration(name, filepath.Join(c.Dir, "archive"), ports[3*i], ports[3*i+1], ports[3*i+2])
+		config, err := c.configuration(name, filepath.Join(c.Dir, "archive"), ports[4*i], ports[4*i+1], ports[4*i+2], ports[4*i+3])
 		if err != nil {
 			return err
 		}
@@ -308,7 +333,7 @@ func (c *Cluster) workers(context.Context) error {
 
 // gateways starts the gateways. They have the same keys, so that a token is good for all of them.
 func (c *Cluster) gateways(context.Context) error {
-	ports, err := freePorts(3 * c.Options.Gateways)
+	ports, err := freePorts(4 * c.Options.Gateways)
 	if err != nil {
 		return err
 	}
@@ -322,22 +347,22 @@ func (c *Cluster) gateways(context.Context) error {
 		if err := os.MkdirAll(data, 0o700); err != nil {
 			return err
 		}
-		config, err := c.configuration(name, data, ports[3*i], ports[3*i+1], ports[3*i+2])
+		config, err := c.configuration(name, data, ports[4*i], ports[4*i+1], ports[4*i+2], ports[4*i+3])
 		if err != nil {
 			return err
 		}
 		if i == 0 {
 			first = data
-			out, err := output(c.Dir, c.Weir, "token", "-c", config, "--subject", "loop", "--group", "agents", "--kind", "agent", "--ttl", "24h")
-			if err != nil {
+			c.signer = config
+			if c.Token, err = c.TokenOf("loop"); err != nil {
 				return err
 			}
-			c.Token = strings.TrimSpace(string(out))
 		} else if err := copyKeys(filepath.Join(first, "keys"), filepath.Join(data, "keys")); err != nil {
 			return err
 		}
-		c.Listen = append(c.Listen, ports[3*i+1])
-		c.Loose = append(c.Loose, ports[3*i+2])
+		c.Listen = append(c.Listen, ports[4*i+1])
+		c.Loose = append(c.Loose, ports[4*i+2])
+		c.Short = append(c.Short, ports[4*i+3])
 		p := c.process(name, "gateway", config)
 		c.Gateways = append(c.Gateways, p)
 		if err := c.up([]*Process{p}, 60*time.Second); err != nil {
@@ -371,10 +396,46 @@ func copyKeys(from, to string) error {
 	return nil
 }
 
+// TokenOf makes a token for a subject.
+func (c *Cluster) TokenOf(subject string) (string, error) {
+	cmd := exec.Command(c.Weir, "token", "-c", c.signer, "--subject", subject, "--group", "agents", "--kind", "agent", "--ttl", "24h")
+	cmd.Env = append(os.Environ(), c.environment()...)
+	out, err := cmd.Output()
+	return strings.TrimSpace(string(out)), err
+}
+
+// environment has the secrets that the configurations name.
+func (c *Cluster) environment() []string {
+	env := []string{"ORDERS_PASSWORD=" + c.Password}
+	if c.Bucket != nil {
+		env = append(env, "BUCKET_KEY="+c.Bucket.secret)
+	}
+	return env
+}
+
+// readerFile holds the key with which the archive is read where it is encrypted.
+const readerFile = "reader.key"
+
+// identity makes that key.
+func (c *Cluster) identity(context.Context) (err error) {
+	if c.Encrypted == 0 {
+		return nil
+	}
+	if c.reader, err = age.GenerateX25519Identity(); err != nil {
+		return err
+	}
+	return os.WriteFile(filepath.Join(c.Dir, readerFile), []byte(c.reader.String()+"\n"), 0o600)
+}
+
 // Run runs weir with the archive's configuration and returns what it printed on stdout, and its exit code.
 func (c *Cluster) Run(args ...string) (stdout, stderr string, code int) {
-	cmd := exec.Command(c.Weir, append(args, "-c", filepath.Join(c.Dir, "archive-0.yaml"))...)
-	cmd.Env = append(os.Environ(), "ORDERS_PASSWORD="+c.Password, "NO_COLOR=1")
+	return c.RunWith(nil, append(args, "-c", filepath.Join(c.Dir, "archive-0.yaml"))...)
+}
+
+// RunWith runs weir without a configuration, and with more in its environment.
+func (c *Cluster) RunWith(env []string, args ...string) (stdout, stderr string, code int) {
+	cmd := exec.Command(c.Weir, args...)
+	cmd.Env = append(append(append(os.Environ(), c.environment()...), "NO_COLOR=1"), env...)
 	var out, errs bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &errs
 	if err := cmd.Run(); err != nil && cmd.ProcessState == nil {
@@ -411,6 +472,10 @@ func (c *Cluster) Close() error {
 	var all []error
 	for _, k := range c.Links {
 		k.Heal()
+	}
+	if c.Bucket != nil { // a worker that stops hands over what is left
+		all = append(all, c.Bucket.Start())
+		defer func() { c.Bucket.Kill() }()
 	}
 	for _, group := range [][]*Process{c.Gateways, c.Workers, c.Nodes} {
 		for _, p := range group {

@@ -7,6 +7,8 @@ import (
 	"io"
 	"math/rand/v2"
 	"os"
+	"os/exec"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -25,25 +27,28 @@ type torture struct {
 	Dir                     string
 	Out                     io.Writer
 
-	c      *loopback.Cluster
-	load   *loopback.Load
-	rnd    *rand.Rand
-	mu     sync.Mutex
-	counts map[string]int
-	order  []string
-	busy   map[*loopback.Process]bool // being broken, or on its way back
-	cutNow map[*loopback.Link]bool
-	failed error
-	wg     sync.WaitGroup
-	quorum time.Time     // when a NATS server was broken last
-	slow   time.Duration // the longest time that a process took to be back
-	small  string        // a small disk, where there is one
+	c       *loopback.Cluster
+	load    *loopback.Load
+	rnd     *rand.Rand
+	mu      sync.Mutex
+	counts  map[string]int
+	order   []string
+	busy    map[*loopback.Process]bool // being broken, or on its way back
+	cutNow  map[*loopback.Link]bool
+	failed  error
+	wg      sync.WaitGroup
+	quorum  time.Time // when a NATS server was broken last
+	upAfter time.Duration
+	slow    time.Duration // the longest time that a process took to be back
+	small   string        // a small disk, where there is one
 }
 
 // limits of what may take long on a busy machine.
 const (
 	backWithin   = 60 * time.Second
 	sealedWithin = 90 * time.Second
+	s3Within     = 3 * time.Minute
+	wipedWithin  = 90 * time.Second
 	// electionsEvery is how long NATS servers are left in peace: an election alone takes them 4 to 9 seconds.
 	electionsEvery = 10 * time.Second
 )
@@ -61,7 +66,10 @@ func (t *torture) run(ctx context.Context) (err error) {
 	}
 	t.rnd, t.counts, t.busy = rand.New(rand.NewPCG(t.Seed, 1)), map[string]int{}, map[*loopback.Process]bool{}
 	t.cutNow = map[*loopback.Link]bool{}
-	o := loopback.Options{Dir: t.Dir, Log: t.Out, Links: true, Bounded: 4}
+	o := loopback.Options{Dir: t.Dir, Log: t.Out, Links: true, Bounded: 4, Encrypted: keyPeriod, S3: true}
+	if o.Weir, err = program(ctx, t.Dir); err != nil {
+		return err
+	}
 	unmount := t.smallDisk(&o)
 	if t.c, err = loopback.Start(ctx, o); err != nil {
 		unmount()
@@ -81,8 +89,9 @@ func (t *torture) run(ctx context.Context) (err error) {
 	began = time.Now()
 	load := t.c.Begin(t.Clients, fmt.Sprint("t", t.Seed%1000))
 	t.load = load
+	fates := t.begin(ctx, 4)
 	told := began
-	for t.total() < t.Kills || int(load.Answers.Load())*3 < t.Records { // an answer is three records and more
+	for t.total() < t.Kills || int(load.Answers.Load())*3 < t.Records || t.few(fates) { // an answer is three records and more
 		if ctx.Err() != nil || t.failure() != nil || t.Within > 0 && time.Since(began) > t.Within {
 			break
 		}
@@ -99,15 +108,38 @@ func (t *torture) run(ctx context.Context) (err error) {
 	t.wg.Wait()
 	took := time.Since(began)
 	seen := load.End()
+	if err := t.up(); err != nil {
+		return errors.Join(t.failure(), err)
+	}
+	all := fates.end() // those that have begun go on to their end
 	if err := t.failure(); err != nil {
 		return err
 	}
 	fmt.Fprintf(t.Out, "%.0f s of it: %s\n%d sessions, %d answers, %d denied, %d times turned away; the slowest start took %.1f s\n",
 		took.Seconds(), t.tell(), load.Sessions.Load(), load.Answers.Load(), load.Refused.Load(), load.Turned.Load(), t.slow.Seconds())
-	if err := t.settle(seen); err != nil {
+	if err := t.settle(ctx, seen, all, fates); err != nil {
 		return err
 	}
-	return t.judge(seen)
+	return errors.Join(t.judgeFates(all, fates), t.judge(seen))
+}
+
+// few reports whether some fate has befallen less than two subjects.
+func (t *torture) few(s *subjects) bool {
+	_, least := s.each()
+	return least < 2
+}
+
+// program is the weir that is broken: one that allows sessions to be kept for seconds.
+func program(ctx context.Context, dir string) (string, error) {
+	if given := os.Getenv("WEIR_BINARY"); given != "" {
+		return filepath.Abs(given)
+	}
+	path := filepath.Join(dir, "weir")
+	out, err := exec.CommandContext(ctx, "go", "build", "-ldflags", "-X github.com/weir-gateway/weir/core/config.leastKept=1s", "-o", path, "github.com/weir-gateway/weir").CombinedOutput()
+	if err != nil {
+		return "", fmt.Errorf("building weir: %w\n%s", err, out)
+	}
+	return path, nil
 }
 
 // total is how many processes have been killed.
@@ -200,6 +232,13 @@ func (t *torture) breakOne(what string, group []*loopback.Process, do func(*loop
 // open.
 func (t *torture) peace(p *loopback.Process) {
 	i := slices.Index(t.c.Gateways, p)
+	if slices.Contains(t.c.Workers, p) { // sometimes long enough for a shredding, a removal, and a write to S3
+		t.mu.Lock()
+		some := time.Duration(500+t.rnd.IntN(5500)) * time.Millisecond
+		t.mu.Unlock()
+		time.Sleep(some)
+		return
+	}
 	if i < 0 {
 		time.Sleep(time.Second)
 		return
@@ -237,7 +276,7 @@ func kill(p *loopback.Process) { p.Kill() }
 // once does one thing.
 func (t *torture) once() {
 	t.mu.Lock()
-	pause, nats, other := time.Duration(t.rnd.IntN(2000))*time.Millisecond, t.rnd.IntN(14), t.rnd.IntN(106)
+	pause, nats, other := time.Duration(t.rnd.IntN(2000))*time.Millisecond, t.rnd.IntN(14), t.rnd.IntN(112)
 	t.mu.Unlock()
 	hang := func(p *loopback.Process) {
 		_ = p.Signal(syscall.SIGSTOP) // gone already
@@ -284,16 +323,22 @@ func (t *torture) once() {
 		t.breakOne("kill gateway that hangs", t.c.Gateways, hangAndKill)
 	case n < 104:
 		t.partClient("gateway", t.c.Gateways, n < 102)
-	default:
+	case n < 106:
 		t.partClient("archive worker", t.c.Workers, n < 105)
+	case n < 109:
+		t.breakOne("kill S3 server", t.s3(), func(p *loopback.Process) { p.Kill(); time.Sleep(pause) })
+	case n < 110:
+		t.breakOne("kill S3 server that hangs", t.s3(), hangAndKill)
+	default:
+		t.breakOne("hang S3 server", t.s3(), hang)
 	}
 }
 
-// settle ends the load's aftermath: everything is up, and what was recorded gets into the archive. Within the time every
-// session has its seal, those of killed gateways included (I7).
-func (t *torture) settle(seen []loopback.Seen) error {
+// up brings everything up again.
+func (t *torture) up() error {
 	began := time.Now()
-	for _, group := range [][]*loopback.Process{t.c.Nodes, t.c.Workers, t.c.Gateways} {
+	defer func() { t.upAfter = time.Since(began) }()
+	for _, group := range [][]*loopback.Process{t.s3(), t.c.Nodes, t.c.Workers, t.c.Gateways} {
 		for _, p := range group {
 			if err := p.Start(); err != nil {
 				return err
@@ -303,9 +348,26 @@ func (t *torture) settle(seen []loopback.Seen) error {
 			}
 		}
 	}
+	return nil
+}
+
+// s3 is the archive's second store, where there is one.
+func (t *torture) s3() []*loopback.Process {
+	if t.c.Bucket == nil {
+		return nil
+	}
+	return []*loopback.Process{t.c.Bucket.Process}
+}
+
+// settle ends the load's aftermath: everything is up, and what was recorded gets into the archive. Within the time every
+// session has its seal, those of killed gateways included (I7).
+func (t *torture) settle(ctx context.Context, seen []loopback.Seen, all []*subject, s *subjects) error {
 	up := time.Now()
 	var f *loopback.Finding
 	for {
+		if err := t.learn(all); err != nil {
+			return err
+		}
 		var err error
 		if f, err = t.c.Check(seen); err != nil && time.Since(up) > sealedWithin {
 			return err
@@ -319,12 +381,25 @@ func (t *torture) settle(seen []loopback.Seen) error {
 		time.Sleep(500 * time.Millisecond)
 	}
 	sealed := time.Since(up)
+	if err := t.shredLate(ctx, all, s); err != nil {
+		return err
+	}
+	for { // S3 is given what a killed worker had in its hands half a minute later
+		err := t.compareStores(all)
+		if err == nil {
+			break
+		}
+		if time.Since(up) > sealedWithin+s3Within {
+			return err
+		}
+		time.Sleep(2 * time.Second)
+	}
 	last, err := t.c.Verify()
 	if err != nil || !last.OK || len(last.Open) > 0 {
 		return fmt.Errorf("weir verify: %+v %w", last, err)
 	}
 	fmt.Fprintf(t.Out, "everything was up %.1f s after the last fault, and all sealed and archived %.1f s later; weir verify: %d sessions, %d blocks, %d records\n",
-		up.Sub(began).Seconds(), sealed.Seconds(), last.Sessions, last.Blocks, last.Records)
+		t.upAfter.Seconds(), sealed.Seconds(), last.Sessions, last.Blocks, last.Records)
 	fmt.Fprintf(t.Out, "I1–I5, I7 and I11 hold: %d answers to %d clients' sessions are in %d sessions and %d records byte for byte; %d statements ran, %d were recorded, %d denied; %d sessions were cut by a crash\n",
 		f.Answers, len(seen), f.Sessions, f.Records, f.Ran, f.Recorded, f.Denied, f.Crashed)
 	fmt.Fprintf(t.Out, "bounded: of %d sessions %d lack something at their end, at most %d bytes that came within %.0f ms, and %d have no record at all; %d statements ran without one\n",

@@ -38,7 +38,7 @@ type Server struct {
 // Start starts a server. The first call on a machine builds it, which takes minutes.
 func Start(t testing.TB) *Server {
 	t.Helper()
-	binary, err := install()
+	binary, err := Install()
 	if err != nil {
 		t.Fatalf("s3test: %v", err)
 	}
@@ -54,8 +54,8 @@ func Start(t testing.TB) *Server {
 			t.Fatal(err)
 		}
 	}
-	s.cmd = exec.Command(binary, "--port", s.addr, "--region", "us-east-1", "--quiet", "posix", "--versioning-dir", filepath.Join(s.dir, "versions"), filepath.Join(s.dir, "data"))
-	s.cmd.Env = append(os.Environ(), "ROOT_ACCESS_KEY="+s.AccessKey, "ROOT_SECRET_KEY="+s.SecretKey)
+	s.cmd = exec.Command(binary, Arguments(s.addr, s.dir)...)
+	s.cmd.Env = append(os.Environ(), Environment(s.AccessKey, s.SecretKey)...)
 	s.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	var said strings.Builder
 	s.cmd.Stdout, s.cmd.Stderr = io.Discard, &said
@@ -102,8 +102,18 @@ func (s *Server) Pause() {
 // Resume lets a server that stands still go on.
 func (s *Server) Resume() { _ = s.cmd.Process.Signal(syscall.SIGCONT) }
 
-// install builds the server into the user's cache, once.
-func install() (string, error) {
+// Arguments are the server's: where it listens, and the folder of its data, in which there are data and versions.
+func Arguments(address, dir string) []string {
+	return []string{"--port", address, "--region", "us-east-1", "--quiet", "posix", "--versioning-dir", filepath.Join(dir, "versions"), filepath.Join(dir, "data")}
+}
+
+// Environment is the server's: who may ask it.
+func Environment(accessKey, secretKey string) []string {
+	return []string{"ROOT_ACCESS_KEY=" + accessKey, "ROOT_SECRET_KEY=" + secretKey}
+}
+
+// Install builds the server into the user's cache, once, and returns its file.
+func Install() (string, error) {
 	cache, err := os.UserCacheDir()
 	if err != nil {
 		return "", err
