@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"syscall"
@@ -388,6 +389,53 @@ func TestStartWithAFullLog(t *testing.T) {
 	got, seal := read(t, blocksIn(t, j.JetStream(), c.Shards, id))
 	if len(got) < kept || seal == nil {
 		t.Fatalf("%d records of %d, seal %+v", len(got), kept, seal)
+	}
+	mustClose(t, j)
+}
+
+// TestRestarts: a process that does not stay up while JetStream takes nothing leaves a little with each start, and not a whole
+// segment, or a disk would be full before anybody looks; and the one that stays up has all of it.
+func TestRestarts(t *testing.T) {
+	c := small(t.TempDir())
+	c.SegmentSize, c.MaxWAL = 32<<20, 256<<20
+	const restarts = 12
+	var ids []string
+	used := func() (n int64) {
+		files, err := filepath.Glob(filepath.Join(c.Dir, "journal", "*"+segmentExt))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, f := range files {
+			if info, err := os.Stat(f); err == nil {
+				n += info.Size()
+			}
+		}
+		return n
+	}
+	for range restarts {
+		j := mustOpen(t, c)
+		stall(j)
+		ids = append(ids, core.NewID(time.Now()))
+		if err := settled(t, mustRecorder(t, j, ids[len(ids)-1]), 0, "before a kill"); err != nil {
+			t.Fatal(err)
+		}
+		if err := j.release(); err != nil { // as a kill would
+			t.Fatal(err)
+		}
+	}
+	if n := used(); n > 3*c.SegmentSize+restarts*restartSize {
+		t.Errorf("%d restarts have left %d MiB", restarts, n>>20)
+	}
+	j := mustOpen(t, c)
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	defer cancel()
+	if err := j.Flush(ctx); err != nil {
+		t.Fatal(err)
+	}
+	for _, id := range ids {
+		if got, seal := read(t, blocksIn(t, j.JetStream(), c.Shards, id)); len(got) != 1 || seal == nil || seal.End != core.EndCrash {
+			t.Errorf("%d records, seal %+v", len(got), seal)
+		}
 	}
 	mustClose(t, j)
 }

@@ -95,11 +95,11 @@ func (j *Journal) openLog(dir string) (*left, error) {
 // begin takes the first segment of the new log, and seals the sessions that an earlier process left open.
 func (j *Journal) begin(left *left) error {
 	l := j.wal
-	l.allowExtra(1) // a log that was full when its process ended must not keep out the one that empties it
+	l.allowExtra(2) // a log that was full when its process ended must not keep out the one that empties it
 	defer l.allowExtra(0)
 	l.segMu.Lock()
 	base := max(left.end, l.segSize)
-	s, err := l.take(30 * time.Second)
+	s, err := l.first()
 	if err == nil {
 		err = s.use(base, 0)
 	}

@@ -62,6 +62,23 @@ func (l *wal) take(patience time.Duration) (*segment, error) {
 	}
 }
 
+// restartSize is the size of the first segment of a log that has others to be read. A process that does not stay up, while
+// JetStream takes nothing, takes one with each start: of the usual size they would soon fill the disk, and then none starts.
+const restartSize = 4 << 20
+
+// first returns the segment that the log begins with; segMu is locked.
+func (l *wal) first() (*segment, error) {
+	if len(l.segs) > 0 && l.segSize > restartSize {
+		s, err := createSegment(l.disk, l.path(l.made), restartSize)
+		if l.made++; err == nil {
+			return s, nil
+		}
+	}
+	return l.take(30 * time.Second)
+}
+
+func (l *wal) path(n int) string { return filepath.Join(l.dir, fmt.Sprintf("%08d%s", n, segmentExt)) }
+
 // allowExtra lets the log grow beyond its bound, or what it has grown to, by n segments; 0: no longer.
 func (l *wal) allowExtra(n int) {
 	l.segMu.Lock()
@@ -94,7 +111,7 @@ func (l *wal) preparer(ctx context.Context) {
 		}
 		l.segMu.Unlock()
 		if want {
-			s, err := createSegment(l.disk, filepath.Join(l.dir, fmt.Sprintf("%08d%s", n, segmentExt)), l.segSize)
+			s, err := createSegment(l.disk, l.path(n), l.segSize)
 			l.segMu.Lock()
 			if err != nil && l.prepErr == nil {
 				l.log.Error("journal: no new log segment can be made", "dir", l.dir, "error", err)
@@ -166,12 +183,13 @@ func (l *wal) recycle(end uint64) error {
 }
 
 // roll goes on in another file, so that the one in use can be removed once JetStream has what is in it: records lie there in
-// clear. It does nothing while something is being written, or when there is no file yet; the next call may.
+// clear. It does nothing while something is being written, when there is no file yet, or when an earlier one is still to be removed,
+// for then JetStream is behind, and files would only add up; the next call may.
 func (l *wal) roll() {
 	l.segMu.Lock()
 	defer l.segMu.Unlock()
 	n := len(l.free)
-	if n == 0 || len(l.segs) == 0 || len(l.segs) >= l.maxSegs {
+	if n == 0 || len(l.segs) != 1 {
 		l.askForMore()
 		return
 	}
