@@ -34,6 +34,7 @@ type subject struct {
 	Fate         fate
 	IDs          []string // its sessions
 	Held         string   // the one that is held
+	said         time.Time // when it said it last
 	done         bool
 }
 
@@ -101,6 +102,10 @@ func (s *subjects) each() (n [fates]int, least int) {
 // untilDone bounds each thing that a subject waits for: workers are killed every second or two, and S3 is behind.
 const untilDone = 4 * time.Minute
 
+// goneAfter is after how long sessions that retention may remove at once, and that are in no index, count as removed: they
+// are archived long before.
+const goneAfter = time.Minute
+
 // again does something until it is done; false, nil says that it is not yet.
 func (s *subjects) again(ctx context.Context, what string, do func() (bool, error)) error {
 	for end := time.Now().Add(untilDone); ; {
@@ -110,6 +115,9 @@ func (s *subjects) again(ctx context.Context, what string, do func() (bool, erro
 		}
 		if s.t.failure() != nil || ctx.Err() != nil {
 			return errors.New("given up")
+		}
+		if errors.Is(err, errRemoved) {
+			return err
 		}
 		if time.Now().After(end) {
 			return fmt.Errorf("not within %v: %s: %w", untilDone, what, err)
@@ -132,9 +140,37 @@ func (s *subjects) live(ctx context.Context, u *subject) error {
 	if u.Fate == removed || u.Fate == heldFromFate {
 		listen = s.t.c.Short
 	}
-	for said, at := 0, 0; said < 2; at++ { // two sessions that say it, and those that were cut short
+	for at := 0; ; { // again where it was removed before it could be held
+		if at, err = s.say(ctx, u, listen, token, at); err == nil {
+			err = s.again(ctx, "its sessions are sealed in the index", func() (bool, error) { return s.sealed(u) })
+		}
+		if err == nil && (u.Fate == heldAndKept || u.Fate == heldFromFate) {
+			err = s.hold(ctx, u)
+		}
+		if u.Fate == removed && errors.Is(err, errRemoved) {
+			err = nil
+		}
+		if err == nil {
+			break
+		}
+		if !errors.Is(err, errRemoved) {
+			return err
+		}
+	}
+	if u.Fate == shredded || u.Fate == heldAndKept {
+		err = s.shred(ctx, u)
+	} else {
+		err = s.purge(ctx, u)
+	}
+	u.done = err == nil
+	return err
+}
+
+// say has two sessions that say it, beside those that were cut short. at counts them all.
+func (s *subjects) say(ctx context.Context, u *subject, listen []string, token string, at int) (int, error) {
+	for said := 0; said < 2; at++ { // two sessions that say it, and those that were cut short
 		if s.t.failure() != nil || ctx.Err() != nil {
-			return errors.New("given up")
+			return at, errors.New("given up")
 		}
 		c, err := loopback.Dial(listen[at%len(listen)], token, fmt.Sprint(u.Name, "-", at), false)
 		if err != nil {
@@ -150,26 +186,27 @@ func (s *subjects) live(ctx context.Context, u *subject) error {
 			said++
 		}
 	}
-	if err := s.again(ctx, "its sessions are sealed in the index", func() (bool, error) { return s.sealed(u) }); err != nil {
-		return err
-	}
-	if u.Fate == heldAndKept || u.Fate == heldFromFate {
-		err := s.again(ctx, "a legal hold", func() (bool, error) {
-			_, errs, code := s.t.c.Run("hold", u.Held, "--reason", "case "+u.Name)
-			return code == 0 || strings.Contains(errs, "is held already"), errors.New(errs) // by a call whose answer was lost
-		})
-		if err != nil {
-			return err
-		}
-	}
-	if u.Fate == shredded || u.Fate == heldAndKept {
-		err = s.shred(ctx, u)
-	} else {
-		err = s.purge(ctx, u)
-	}
-	u.done = err == nil
-	return err
+	u.said = time.Now()
+	return at, nil
 }
+
+// hold puts one of a subject's sessions under legal hold.
+func (s *subjects) hold(ctx context.Context, u *subject) error {
+	began := time.Now()
+	return s.again(ctx, "a legal hold", func() (bool, error) {
+		_, errs, code := s.t.c.Run("hold", u.Held, "--reason", "case "+u.Name)
+		if code == 0 || strings.Contains(errs, "is held already") { // by a call whose answer was lost
+			return true, nil
+		}
+		if u.Fate == heldFromFate && time.Since(began) > goneAfter {
+			return false, errRemoved
+		}
+		return false, errors.New(errs)
+	})
+}
+
+// errRemoved says that a subject's sessions were over their time, and removed by another one's purge, before they were looked at.
+var errRemoved = errors.New("its sessions are gone already")
 
 // sealed looks whether all of a subject's sessions are over.
 func (s *subjects) sealed(u *subject) (bool, error) {
@@ -186,6 +223,9 @@ func (s *subjects) sealed(u *subject) (bool, error) {
 		if u.Fate == heldAndKept || u.Fate == heldFromFate {
 			u.Held = l.ID
 		}
+	}
+	if over := u.Fate == removed || u.Fate == heldFromFate; over && len(list) < 2 && time.Since(u.said) > goneAfter {
+		return false, errRemoved
 	}
 	return len(list) >= 2, fmt.Errorf("it has %d sessions", len(list))
 }
