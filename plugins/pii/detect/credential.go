@@ -81,7 +81,11 @@ func maskCredential(b []byte, at int) int {
 	} else {
 		quote = 0
 	}
+	// What settles it is asked first: a value that goes on to the end and then is none would be read again for each name within.
 	start, kinds := i, byte(0)
+	if len(b)-i < 8 || b[i] == '$' || b[i] == '{' || b[i] == '<' || b[i] == '*' || b[i] == '%' || b[i] == '/' { // a reference, a file
+		return 0
+	}
 	for i < len(b) {
 		c := b[i]
 		if c == quote && quote != 0 || quote == 0 && (c <= ' ' || c == ',' || c == ';' || c == '&' || c == '"' || c == '\'' || c == '}' || c == ')') || c == '\n' {
@@ -92,21 +96,16 @@ func maskCredential(b []byte, at int) int {
 			kinds |= 1
 		case class[c]&isLetter != 0:
 			kinds |= 2
-		case c == ' ':
-			return 0 // a sentence
+		case c == ' ', c == '(' && i > start: // a sentence, a call
+			return 0
 		case c != '.' && c != '-' && c != '_':
 			kinds |= 4
 		}
 		i++
 	}
 	v := b[start:i]
-	if len(v) < 8 || kinds&(kinds-1) == 0 || v[0] == '$' || v[0] == '{' || v[0] == '<' || v[0] == '*' || v[0] == '%' {
+	if len(v) < 8 || kinds&(kinds-1) == 0 {
 		return 0
-	}
-	for k := range v {
-		if v[k] == '(' && k > 0 || v[k] == '/' && k == 0 { // a call, a file
-			return 0
-		}
 	}
 	stars(v)
 	return i

@@ -223,6 +223,7 @@ func (d *Detector) mask(b []byte, counts *Counts) bool {
 }
 
 func (d *Detector) scan(b []byte, counts *Counts) (found bool) {
+	noJWT := 0 // before here
 	for i := 0; ; {
 		if i = d.next(b, i); i >= len(b) {
 			return found
@@ -230,6 +231,14 @@ func (d *Detector) scan(b []byte, counts *Counts) (found bool) {
 		end, which := 0, 0
 		switch a := d.act[b[i]]; {
 		case a&actWord != 0:
+			if a&actJWT != 0 && i >= noJWT && len(b)-i >= 20 && b[i+1] == 'y' {
+				none := 0
+				if end, none = maskJWT(b, i); end > 0 {
+					which = 5
+					break
+				}
+				noJWT = max(noJWT, none)
+			}
 			end, which = d.word(b, i, a)
 		case a == actDigit:
 			end, which = d.number(b, i, digits(b, i))
@@ -343,11 +352,6 @@ func (d *Detector) word(b []byte, i int, a uint16) (end, which int) {
 	if a&actAWS != 0 {
 		if end := maskAWS(b, i); end > 0 {
 			return end, 4
-		}
-	}
-	if a&actJWT != 0 && b[i+1] == 'y' {
-		if end := maskJWT(b, i); end > 0 {
-			return end, 5
 		}
 	}
 	if a&actToken != 0 {
