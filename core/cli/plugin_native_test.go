@@ -99,3 +99,20 @@ func TestNativePluginCommands(t *testing.T) {
 		t.Error(out)
 	}
 }
+
+// TestNativePluginReadme: the step that the plugin's page prints is one.
+func TestNativePluginReadme(t *testing.T) {
+	withNatives(t)
+	text, err := os.ReadFile("../../plugins/pii/README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, rest, found := strings.Cut(string(text), "  - {name: pii, native")
+	line, _, whole := strings.Cut(rest, "}\n")
+	if !found || !whole {
+		t.Fatal("it prints none")
+	}
+	p := newPlace(t)
+	p.guest("native" + line)
+	p.must("check")
+}

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"math/rand/v2"
 	"reflect"
 	"runtime"
@@ -309,7 +310,7 @@ func TestNativeFailures(t *testing.T) {
 	b = batch(threeColumns[:1], []string{"x"})
 	b.Cells[0].Off = 1 << 20 // not of its data
 	e := rowsEvent(b)
-	c, err := chain.New(chain.Step{Name: "pii", Plugin: w.native})
+	c, err := chain.Options{Log: slog.New(slog.DiscardHandler)}.New(chain.Step{Name: "pii", Plugin: w.native})
 	if err != nil {
 		t.Fatal(err)
 	}
