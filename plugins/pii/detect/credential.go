@@ -1,16 +1,18 @@
 package detect
 
-// maskConnection looks at an @ from the middle, for the password in scheme://user:password@host.
-func maskConnection(b []byte, at int) int {
+// maskConnection looks at an @ from the middle, for the password in scheme://user:password@host. No scheme is in reach of the @ at bare,
+// and so of none behind it that could only reach one over it: to look again for each would take 512 times as long. Where there is none
+// in reach of this @, it is the next.
+func maskConnection(b []byte, at, bare int) (end, next int) {
 	const most = 512
 	if at+1 >= len(b) || class[b[at+1]]&alnum == 0 && b[at+1] != '[' && b[at+1] != '/' {
-		return 0
+		return 0, bare
 	}
 	colon, j := -1, at-1
 	for ; j > 1 && at-j < most; j-- {
 		c := b[j]
-		if c <= ' ' || c == '"' || c == '<' || c == '>' || c == '`' {
-			return 0
+		if c <= ' ' || c == '"' || c == '<' || c == '>' || c == '`' || j == bare {
+			return 0, at
 		}
 		if c == '/' && b[j-1] == '/' && b[j-2] == ':' {
 			break
@@ -19,16 +21,19 @@ func maskConnection(b []byte, at int) int {
 			colon = j
 		}
 	}
-	if colon < 0 || colon == at-1 || j <= 2 || at-j >= most || class[b[j-3]]&alnum == 0 || b[colon+1] == '$' || b[colon+1] == '{' || b[colon+1] == '<' {
-		return 0
+	if j <= 2 || at-j >= most {
+		return 0, at
+	}
+	if colon < 0 || colon == at-1 || class[b[j-3]]&alnum == 0 || b[colon+1] == '$' || b[colon+1] == '{' || b[colon+1] == '<' {
+		return 0, bare
 	}
 	for k := colon + 1; k < at; k++ {
 		if b[k] == '/' && (k+1 == at || b[k+1] == '/') { // that was a path
-			return 0
+			return 0, bare
 		}
 	}
 	stars(b[colon+1 : at])
-	return at + 1
+	return at + 1, bare
 }
 
 // keys are what a secret is called; what stands before is free, as in DB_PASSWORD.

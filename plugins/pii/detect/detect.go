@@ -223,7 +223,7 @@ func (d *Detector) mask(b []byte, counts *Counts) bool {
 }
 
 func (d *Detector) scan(b []byte, counts *Counts) (found bool) {
-	noJWT := 0 // before here
+	noJWT, bare := 0, -1 // no JWT begins before noJWT; bare is as maskConnection has it
 	for i := 0; ; {
 		if i = d.next(b, i); i >= len(b) {
 			return found
@@ -243,7 +243,15 @@ func (d *Detector) scan(b []byte, counts *Counts) (found bool) {
 		case a == actDigit:
 			end, which = d.number(b, i, digits(b, i))
 		case a == actAt:
-			end, which = d.at(b, i)
+			if d.set&Connection != 0 {
+				if end, bare = maskConnection(b, i, bare); end > 0 {
+					which = 11
+					break
+				}
+			}
+			if d.set&Email != 0 {
+				end, which = maskEmail(b, i), 0
+			}
 		case a == actPhone:
 			end, which = maskPhone(b, i), 8
 		case a == actAssign:
@@ -313,19 +321,6 @@ func dotSoon(b []byte, j int) bool {
 // colonSoon reports whether the first group of an IPv6 address may end here.
 func colonSoon(b []byte, i int) bool {
 	return b[i+4] == ':' || b[i+3] == ':' || b[i+2] == ':' || b[i+1] == ':'
-}
-
-// at masks what has its @ in its middle.
-func (d *Detector) at(b []byte, i int) (end, which int) {
-	if d.set&Connection != 0 {
-		if end := maskConnection(b, i); end > 0 {
-			return end, 11
-		}
-	}
-	if d.set&Email != 0 {
-		return maskEmail(b, i), 0
-	}
-	return 0, 0
 }
 
 // word masks what begins with a letter.
