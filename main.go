@@ -7,6 +7,7 @@ import (
 	"github.com/weir-gateway/weir/core"
 	"github.com/weir-gateway/weir/core/cli"
 	"github.com/weir-gateway/weir/plugins"
+	pii "github.com/weir-gateway/weir/plugins/pii/native"
 	"github.com/weir-gateway/weir/policies"
 	"github.com/weir-gateway/weir/protocols/postgres"
 	"github.com/weir-gateway/weir/protocols/ssh"
@@ -19,6 +20,11 @@ var protocols = []core.Protocol{
 	ssh.New(),
 }
 
+// The plugins of this build that are no guests: one import and one line a plugin.
+var natives = []*core.Native{
+	pii.New(),
+}
+
 func main() {
-	os.Exit(cli.Main(cli.Build{Protocols: protocols, Plugins: plugins.FS, SDK: sdk.FS, Policies: policies.FS}))
+	os.Exit(cli.Main(cli.Build{Protocols: protocols, Natives: natives, Plugins: plugins.FS, SDK: sdk.FS, Policies: policies.FS}))
 }

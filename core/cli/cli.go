@@ -28,6 +28,7 @@ const (
 // Build is what this binary was built with.
 type Build struct {
 	Protocols []core.Protocol
+	Natives   []*core.Native
 	Plugins   fs.FS  // builtin:NAME of plugins reads NAME/NAME.wasm
 	SDK       fs.FS  // weir plugin new begins with it
 	Policies  fs.FS  // builtin:NAME of policies reads the folder NAME

@@ -32,7 +32,8 @@ func (a *app) pluginBench() *cobra.Command {
 		Use:   "bench FILE|REF",
 		Short: "Measure what a plugin costs: a command, a batch of rows",
 		Long: "Ask a plugin about a command, and about batches of rows of eight columns (a number, an e-mail address, names, a date, a note),\n" +
-			"as far as it subscribes to them, and a guest that does nothing about the same. What both pay is the gateway's share.",
+			"as far as it subscribes to them, and a guest that does nothing about the same. What both pay is the gateway's share.\n" +
+			"native:NAME is a plugin of the program that runs without a guest.",
 		Example: "  weir plugin bench mask.wasm\n  weir plugin bench builtin:pii --time 3s -o json",
 		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -165,7 +166,7 @@ func rowsWork(s *core.Session, n int) workload {
 // measure is the least that a call has cost, of several runs.
 type measure struct{ best float64 }
 
-func (m *measure) run(ctx context.Context, p *wasm.Plugin, w *workload, lasting time.Duration) error {
+func (m *measure) run(ctx context.Context, p core.Plugin, w *workload, lasting time.Duration) error {
 	var spent time.Duration
 	calls := 0
 	for spent < lasting && ctx.Err() == nil {

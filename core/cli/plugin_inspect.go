@@ -3,6 +3,7 @@ package cli
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"sort"
@@ -10,20 +11,37 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/weir-gateway/weir/core"
 	"github.com/weir-gateway/weir/core/wasm"
 	"github.com/weir-gateway/weir/core/wasm/fetch"
 )
 
-// guest is a module that a command works on, outside of any configuration.
+// guest is a module that a command works on, outside of any configuration; or a plugin of the program that needs none.
 type guest struct {
-	module *fetch.Module
 	host   *wasm.Host
-	plugin *wasm.Plugin // compiled, not configured
+	native *core.Native
+	module *fetch.Module // of a guest
+	plugin *wasm.Plugin  // compiled, not configured
 	close  func()
 }
 
+// loaded is a plugin with a configuration.
+type loaded interface {
+	core.Plugin
+	core.Subscriber
+	core.Closer
+	Manifest() wasm.Manifest
+	Close(ctx context.Context) error
+}
+
+// nativePrefix is how commands tell a plugin of the program from a module.
+const nativePrefix = "native:"
+
 // open gets a module by its reference and compiles it. It may have whatever it needs: nothing depends on it.
 func (a *app) open(ctx context.Context, s fetch.Source) (*guest, error) {
+	if name, ok := strings.CutPrefix(s.Ref, nativePrefix); ok {
+		return a.openNative(ctx, name, s)
+	}
 	f := fetch.Fetcher{Builtin: a.Plugins, Unpinned: true}
 	m, err := f.Get(ctx, s)
 	if err != nil {
@@ -38,15 +56,37 @@ func (a *app) open(ctx context.Context, s fetch.Source) (*guest, error) {
 		_ = host.Close(context.WithoutCancel(ctx))
 		return nil, no(err)
 	}
-	return &guest{m, host, p, func() {
+	return &guest{host: host, module: m, plugin: p, close: func() {
 		ctx := context.WithoutCancel(ctx)
 		_ = p.Close(ctx)
 		_ = host.Close(ctx)
 	}}, nil
 }
 
-// load makes the guest work with a configuration, as a gateway would.
-func (g *guest) load(ctx context.Context, config map[string]any) (*wasm.Plugin, error) {
+func (a *app) openNative(ctx context.Context, name string, s fetch.Source) (*guest, error) {
+	if s.SHA256 != "" || s.User != "" || s.Password != "" {
+		return nil, use(errors.New("plugin: a native plugin is part of the program: there is nothing to fetch or to compare"))
+	}
+	n, err := a.Build.native(name)
+	if err != nil {
+		return nil, use(fmt.Errorf("plugin: %w", err))
+	}
+	host, err := wasm.Open(ctx, wasm.HostConfig{})
+	if err != nil {
+		return nil, unreachable(err)
+	}
+	return &guest{host: host, native: n, close: func() { _ = host.Close(context.WithoutCancel(ctx)) }}, nil
+}
+
+// load makes it work with a configuration, as a gateway would.
+func (g *guest) load(ctx context.Context, config map[string]any) (loaded, error) {
+	if g.native != nil {
+		p, err := g.host.Native(g.native, wasm.Config{Name: g.native.Name, Config: config})
+		if err != nil {
+			return nil, no(err)
+		}
+		return p, nil
+	}
 	p, err := g.host.Load(ctx, wasm.Config{Name: g.plugin.Manifest().Name, Module: g.module.Bytes, Config: config, GrantAll: true})
 	if err != nil {
 		return nil, no(err)
@@ -57,12 +97,12 @@ func (g *guest) load(ctx context.Context, config map[string]any) (*wasm.Plugin, 
 // inspected is what inspect tells.
 type inspected struct {
 	Ref      string          `json:"ref"`
-	SHA256   string          `json:"sha256"`
-	Size     int64           `json:"size"`
+	SHA256   string          `json:"sha256,omitempty"` // this and what has omitzero is of guests only
+	Size     int64           `json:"size,omitzero"`
 	Manifest *wasm.Manifest  `json:"manifest"`
 	Grants   []string        `json:"grants"` // that it needs
 	Imports  []string        `json:"imports"`
-	Limits   inspectedLimits `json:"limits"`
+	Limits   inspectedLimits `json:"limits,omitzero"`
 }
 
 type inspectedLimits struct {
@@ -82,7 +122,7 @@ func (a *app) pluginInspect() *cobra.Command {
 		Short: "Show what a plugin is, what it asks for and what it may use",
 		Long: "Show a plugin's manifest, the host's functions that it uses, the grants that it needs, and the limits that hold by default.\n" +
 			"REF is builtin:NAME, an https:// URL, or oci://HOST/REPO[:TAG]; what is not pinned yet is fetched, and its digest printed.\n" +
-			"Of the plugin only weir_describe is run.",
+			"Of the plugin only weir_describe is run. native:NAME is a plugin of the program that runs without a guest.",
 		Example: "  weir plugin inspect mask.wasm\n  weir plugin inspect builtin:pii -o json",
 		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -97,15 +137,11 @@ func (a *app) pluginInspect() *cobra.Command {
 				return err
 			}
 			defer g.close()
-			m, l := g.plugin.Manifest(), g.plugin.Limits()
-			x := &inspected{
-				Ref: g.module.Ref, SHA256: g.module.SHA256, Size: int64(len(g.module.Bytes)), Manifest: &m, Grants: m.Needs.Words(), Imports: g.plugin.Imports(),
-				Limits: inspectedLimits{int64(l.MemoryPages) << 16, l.Command.String(), l.Rows.String(), l.Start.String(), l.Instances, l.Value},
+			x, err := g.inspect()
+			if err != nil {
+				return no(err)
 			}
 			if output == "json" {
-				if x.Grants == nil {
-					x.Grants = []string{}
-				}
 				return a.printJSON(x)
 			}
 			a.inspected(x)
@@ -119,6 +155,22 @@ func (a *app) pluginInspect() *cobra.Command {
 	return c
 }
 
+func (g *guest) inspect() (*inspected, error) {
+	if g.native != nil {
+		m, err := wasm.NativeManifest(g.native)
+		return &inspected{Ref: nativePrefix + g.native.Name, Manifest: m, Grants: []string{}, Imports: []string{}}, err
+	}
+	m, l := g.plugin.Manifest(), g.plugin.Limits()
+	x := &inspected{
+		Ref: g.module.Ref, SHA256: g.module.SHA256, Size: int64(len(g.module.Bytes)), Manifest: &m, Grants: m.Needs.Words(), Imports: g.plugin.Imports(),
+		Limits: inspectedLimits{int64(l.MemoryPages) << 16, l.Command.String(), l.Rows.String(), l.Start.String(), l.Instances, l.Value},
+	}
+	if x.Grants == nil {
+		x.Grants = []string{}
+	}
+	return x, nil
+}
+
 func (a *app) inspected(x *inspected) {
 	m := x.Manifest
 	line := func(name, format string, args ...any) {
@@ -128,13 +180,17 @@ func (a *app) inspected(x *inspected) {
 	}
 	line("name", "%s %s", m.Name, m.Version)
 	line("ref", "%s", x.Ref)
-	line("sha256", "%s", x.SHA256)
-	line("size", "%s", size(x.Size))
-	state := "instances are shared by all sessions"
-	if m.State == "connection" {
-		state = "an instance for each session"
+	if x.SHA256 == "" {
+		line("runs", "as part of the program: nothing bounds its memory or its time")
+	} else {
+		line("sha256", "%s", x.SHA256)
+		line("size", "%s", size(x.Size))
+		state := "instances are shared by all sessions"
+		if m.State == "connection" {
+			state = "an instance for each session"
+		}
+		line("abi", "%d, %s", m.ABI, state)
 	}
-	line("abi", "%d, %s", m.ABI, state)
 	for _, s := range m.Subscribe {
 		text := strings.Join(s.Kinds, ", ")
 		if len(s.Columns) > 0 {
@@ -162,7 +218,9 @@ func (a *app) inspected(x *inspected) {
 		line("kv", "of this gateway's process: several gateways do not share it, and a restart begins anew")
 	}
 	line("imports", "%s", strings.Join(x.Imports, " "))
-	line("limits", "memory %s, command %s, rows %s, start %s, %d instances", size(x.Limits.Memory), x.Limits.Command, x.Limits.Rows, x.Limits.Start, x.Limits.Instances)
+	if x.SHA256 != "" {
+		line("limits", "memory %s, command %s, rows %s, start %s, %d instances", size(x.Limits.Memory), x.Limits.Command, x.Limits.Rows, x.Limits.Start, x.Limits.Instances)
+	}
 	var metrics []string
 	for _, k := range m.Metrics {
 		metrics = append(metrics, k.Name+" ("+k.Kind+")")

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/weir-gateway/weir/core"
 	"github.com/weir-gateway/weir/core/chain"
 	"github.com/weir-gateway/weir/core/config"
 	"github.com/weir-gateway/weir/core/wasm"
@@ -26,6 +27,10 @@ func (l *loader) plugins(ctx context.Context) {
 
 func (l *loader) plugin(ctx context.Context, i int, lock *fetch.Lock) {
 	p, at := &l.c.Plugins[i], fmt.Sprintf("plugins[%d]", i)
+	if p.Native != "" {
+		l.native(ctx, p, at)
+		return
+	}
 	module, err := l.module(ctx, i)
 	if err == nil {
 		err = lock.Check(p.Name, p.Written, module)
@@ -34,24 +39,61 @@ func (l *loader) plugin(ctx context.Context, i int, lock *fetch.Lock) {
 		l.failModule(at, err)
 		return
 	}
-	settings, ok := l.secrets(ctx, at+".config", p.Config).(map[string]any)
-	if !ok {
-		settings = nil
-	}
 	guest, err := l.host.Load(ctx, wasm.Config{
-		Name: p.Name, Module: module.Bytes, Config: settings, OnError: p.OnError, AllowUnmasked: p.AllowUnmasked, Columns: p.Columns,
+		Name: p.Name, Module: module.Bytes, Config: l.settingsOf(ctx, p, at), OnError: p.OnError, AllowUnmasked: p.AllowUnmasked, Columns: p.Columns,
 		Grants: p.Grants, GrantAll: strings.HasPrefix(p.WASM, fetch.Builtin) && p.Grants == nil, Limits: limitsOf(p),
 	})
 	if err != nil {
-		var config *wasm.ConfigError
-		if errors.As(err, &config) {
-			at += ".config"
-		}
-		l.fail(at, "", err)
+		l.failPlugin(at, err)
 		return
 	}
 	l.closers = append(l.closers, guest.Close)
 	l.steps[p.Name] = chain.Step{Name: p.Name, Plugin: guest, OnError: guest.OnError()}
+}
+
+// native makes a step of a plugin that is part of the program.
+func (l *loader) native(ctx context.Context, p *config.Plugin, at string) {
+	n, err := l.Build.native(p.Native)
+	if err != nil {
+		l.fail(at+".native", "", err)
+		return
+	}
+	step, err := l.host.Native(n, wasm.Config{Name: p.Name, Config: l.settingsOf(ctx, p, at), Columns: p.Columns})
+	if err != nil {
+		l.failPlugin(at, err)
+		return
+	}
+	l.steps[p.Name] = chain.Step{Name: p.Name, Plugin: step}
+}
+
+// native finds a plugin of the program by its name.
+func (b *Build) native(name string) (*core.Native, error) {
+	names := []string{}
+	for _, n := range b.Natives {
+		if n.Name == name {
+			return n, nil
+		}
+		names = append(names, n.Name)
+	}
+	if len(names) == 0 {
+		return nil, fmt.Errorf("no native plugin %q: this build has none", name)
+	}
+	return nil, fmt.Errorf("no native plugin %q: this build has %s", name, strings.Join(names, ", "))
+}
+
+// settingsOf is what a plugin is configured with, secrets and all.
+func (l *loader) settingsOf(ctx context.Context, p *config.Plugin, at string) map[string]any {
+	settings, _ := l.secrets(ctx, at+".config", p.Config).(map[string]any)
+	return settings
+}
+
+// failPlugin tells a problem with a plugin, at its config where it is about that.
+func (l *loader) failPlugin(at string, err error) {
+	var config *wasm.ConfigError
+	if errors.As(err, &config) {
+		at += ".config"
+	}
+	l.fail(at, "", err)
 }
 
 func limitsOf(p *config.Plugin) wasm.Limits {

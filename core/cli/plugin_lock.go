@@ -20,7 +20,7 @@ func (a *app) pluginLock() *cobra.Command {
 		Short: "Write down which modules the configuration's plugins are",
 		Long: "Fetch every plugin that the configuration names, check its digest and signature, and write name, reference, digest and size\n" +
 			"to the lock file beside the configuration (weir.lock beside weir.yaml). Where there is one, serve and check refuse a plugin\n" +
-			"that is not in it or differs from it. Builtin plugins are part of the program and not in it.",
+			"that is not in it or differs from it. Builtin plugins and native plugins are part of the program and not in it.",
 		Example: "  weir plugin lock\n  weir plugin lock -c /etc/weir/weir.yaml -o json",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -52,13 +52,13 @@ func (a *app) pluginLock() *cobra.Command {
 	return c
 }
 
-// lock gets every module that is not builtin. All that is wrong is told in one run.
+// lock gets every module that is not part of the program. All that is wrong is told in one run.
 func (a *app) lock(ctx context.Context, c *config.Config) (*fetch.Lock, error) {
 	l := &loader{wiring: &wiring{Build: a.Build, dry: true, log: slog.New(slog.NewTextHandler(io.Discard, nil))}, c: c}
 	lock := &fetch.Lock{Version: 1, Plugins: []fetch.Locked{}}
 	for i := range c.Plugins {
 		p := &c.Plugins[i]
-		if strings.HasPrefix(p.WASM, fetch.Builtin) {
+		if p.Native != "" || strings.HasPrefix(p.WASM, fetch.Builtin) {
 			continue
 		}
 		m, err := l.module(ctx, i)

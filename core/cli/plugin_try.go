@@ -50,6 +50,9 @@ func (a *app) pluginTest() *cobra.Command {
 				}
 				return a.testSession(cmd.Context(), g, config, trySession{config: path, archive: dir, id: session, json: output == "json"})
 			}
+			if g.native != nil {
+				return use(errors.New("vectors are frames of the contract for guests, and a native plugin is none: try it with --session"))
+			}
 			if file == "" {
 				file = filepath.Join(filepath.Dir(args[0]), "tests.json")
 				if _, err := os.Stat(file); err != nil {

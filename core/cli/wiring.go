@@ -289,7 +289,7 @@ func folders(f fs.FS) (names []string) {
 // notes are what the steps of a target's chain may do, as far as their texts tell it.
 func (l *loader) notes(t *config.Target) (out []gateway.Note) {
 	for _, name := range t.Steps() {
-		if guest, ok := l.steps[name].Plugin.(*wasm.Plugin); ok && guest.Manifest().Mutates {
+		if p, ok := l.steps[name].Plugin.(interface{ Manifest() wasm.Manifest }); ok && p.Manifest().Mutates {
 			out = append(out, gateway.Note{Step: name, Does: "mask", What: "what it recognises"})
 		}
 		p, ok := l.steps[name].Plugin.(interface{ Outline() []opa.Outline })

@@ -181,11 +181,12 @@ type Policy struct {
 	Rollback string `yaml:"rollback"`
 }
 
-// Plugin is one guest, a step of chains.
+// Plugin is one step of chains that looks at events: a guest, or a plugin that is part of the program.
 type Plugin struct {
 	Name    string `yaml:"name"`
-	WASM    string `yaml:"wasm"` // a file, builtin:NAME, https://…, or oci://HOST/REPO[:TAG]@sha256:…
-	Written string `yaml:"-"`    // WASM as it stands in the file
+	WASM    string `yaml:"wasm"`   // a file, builtin:NAME, https://…, or oci://HOST/REPO[:TAG]@sha256:…
+	Native  string `yaml:"native"` // in the place of WASM: one that runs without a guest; of the rest it has Config and Columns only
+	Written string `yaml:"-"`      // WASM as it stands in the file
 	SHA256  string `yaml:"sha256"`
 	// Signature is the file or URL of the signature; none: beside the module. It is asked for when there are keys.
 	Signature  string     `yaml:"signature"`

@@ -43,6 +43,8 @@ func (h *Host) Prepare(ctx context.Context, c Config) (*Plugin, error) {
 	return p, nil
 }
 
+var errUnseen = errors.New("columns would do nothing: it sees no columns at all (remove the setting)")
+
 func (p *Plugin) abandon() {
 	p.unshare()
 	_ = p.runtime.Close(context.Background())
@@ -203,7 +205,7 @@ func (p *Plugin) adopt(c Config, info *parsed) (err error) {
 		return err
 	}
 	if p.sub.Only = c.Columns; len(c.Columns) > 0 && len(p.sub.Columns) == 0 {
-		return errors.New("columns would do nothing: it sees no columns at all (remove the setting)")
+		return errUnseen
 	}
 	for _, need := range m.Needs.Words() {
 		if !c.GrantAll && !slices.Contains(c.Grants, need) {

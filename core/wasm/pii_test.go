@@ -88,17 +88,19 @@ func benchBatch(rows int) *core.Batch {
 	return batch(columns, data...)
 }
 
-// BenchmarkPII detects in short values, in text without much in it, and in one whose half is to be masked.
+// BenchmarkPII detects in short values, in text without much in it, and in one whose half is to be masked: as a guest without fuel and
+// with it, and as a native step.
 func BenchmarkPII(b *testing.B) {
 	texts := map[string]string{
 		"prose": strings.Repeat("The quick brown fox jumps over the lazy dog, and it was paid 12.50 on Monday; see order 8841 for more. ", 3),
 		"dense": "ada.lovelace@example.com 4111111111111111 some ordinary text that has nothing in it 2024-05-06 10:11:12",
 	}
-	for _, noFuel := range []bool{true, false} {
-		name := map[bool]string{true: "plain", false: "fuel"}[noFuel]
-		p := pii(b, Config{noFuel: noFuel})
+	for _, way := range []struct {
+		name   string
+		plugin core.Plugin
+	}{{"plain", pii(b, Config{noFuel: true})}, {"fuel", pii(b, Config{})}, {"native", nativePII(b, Config{})}} {
 		for _, what := range []string{"short", "prose", "dense"} {
-			b.Run(name+"/"+what, func(b *testing.B) {
+			b.Run(way.name+"/"+what, func(b *testing.B) {
 				b.ReportAllocs()
 				bt := benchBatch(1000)
 				if text := texts[what]; text != "" {
@@ -112,7 +114,7 @@ func BenchmarkPII(b *testing.B) {
 				e := rowsEvent(bt)
 				for b.Loop() {
 					copy(bt.Data, data)
-					if _, err := p.Inspect(context.Background(), e); err != nil {
+					if _, err := way.plugin.Inspect(context.Background(), e); err != nil {
 						b.Fatal(err)
 					}
 				}

@@ -16,16 +16,13 @@ import (
 	weir "github.com/weir-gateway/weir/sdk/go"
 )
 
-const schema = `{"type":"object","additionalProperties":false,"properties":{"entities":{"type":"array","minItems":1,"items":{"enum":` +
-	`["EMAIL","CARD","IBAN","SSN","AWS_KEY","JWT","PRIVATE_KEY","TOKEN","PHONE","IP","NATIONAL_ID","CONNECTION","CREDENTIAL","PERSONAL","SECRET"]}}}}`
-
 var detector = detect.New(detect.All)
 
 func init() {
 	weir.Register(weir.Plugin{
-		Name: "pii", Version: "1.1.0", Mutates: true, Schema: schema,
+		Name: "pii", Version: detect.Version, Mutates: true, Schema: detect.Schema,
 		Subscribe: []weir.Subscription{{Kinds: []weir.Kind{weir.RowData}, Columns: []string{"type:text"}}},
-		Metrics:   []weir.Metric{{ID: 1, Name: "masked"}},
+		Metrics:   []weir.Metric{{ID: 1, Name: detect.Metric}},
 		Configure: configure,
 		OnRows:    rows,
 	})

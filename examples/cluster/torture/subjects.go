@@ -32,8 +32,8 @@ func (f fate) String() string {
 type subject struct {
 	Name, Canary string
 	Fate         fate
-	IDs          []string // its sessions
-	Held         string   // the one that is held
+	IDs          []string  // its sessions
+	Held         string    // the one that is held
 	said         time.Time // when it said it last
 	done         bool
 }

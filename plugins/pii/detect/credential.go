@@ -1,16 +1,18 @@
 package detect
 
-// maskConnection looks at an @ from the middle, for the password in scheme://user:password@host.
-func maskConnection(b []byte, at int) int {
+// maskConnection looks at an @ from the middle, for the password in scheme://user:password@host. No scheme is in reach of the @ at bare,
+// and so of none behind it that could only reach one over it: to look again for each would take 512 times as long. Where there is none
+// in reach of this @, it is the next.
+func maskConnection(b []byte, at, bare int) (end, next int) {
 	const most = 512
 	if at+1 >= len(b) || class[b[at+1]]&alnum == 0 && b[at+1] != '[' && b[at+1] != '/' {
-		return 0
+		return 0, bare
 	}
 	colon, j := -1, at-1
 	for ; j > 1 && at-j < most; j-- {
 		c := b[j]
-		if c <= ' ' || c == '"' || c == '<' || c == '>' || c == '`' {
-			return 0
+		if c <= ' ' || c == '"' || c == '<' || c == '>' || c == '`' || j == bare {
+			return 0, at
 		}
 		if c == '/' && b[j-1] == '/' && b[j-2] == ':' {
 			break
@@ -19,16 +21,19 @@ func maskConnection(b []byte, at int) int {
 			colon = j
 		}
 	}
-	if colon < 0 || colon == at-1 || j <= 2 || at-j >= most || class[b[j-3]]&alnum == 0 || b[colon+1] == '$' || b[colon+1] == '{' || b[colon+1] == '<' {
-		return 0
+	if j <= 2 || at-j >= most {
+		return 0, at
+	}
+	if colon < 0 || colon == at-1 || class[b[j-3]]&alnum == 0 || b[colon+1] == '$' || b[colon+1] == '{' || b[colon+1] == '<' {
+		return 0, bare
 	}
 	for k := colon + 1; k < at; k++ {
 		if b[k] == '/' && (k+1 == at || b[k+1] == '/') { // that was a path
-			return 0
+			return 0, bare
 		}
 	}
 	stars(b[colon+1 : at])
-	return at + 1
+	return at + 1, bare
 }
 
 // keys are what a secret is called; what stands before is free, as in DB_PASSWORD.
@@ -81,7 +86,11 @@ func maskCredential(b []byte, at int) int {
 	} else {
 		quote = 0
 	}
+	// What settles it is asked first: a value that goes on to the end and then is none would be read again for each name within.
 	start, kinds := i, byte(0)
+	if len(b)-i < 8 || b[i] == '$' || b[i] == '{' || b[i] == '<' || b[i] == '*' || b[i] == '%' || b[i] == '/' { // a reference, a file
+		return 0
+	}
 	for i < len(b) {
 		c := b[i]
 		if c == quote && quote != 0 || quote == 0 && (c <= ' ' || c == ',' || c == ';' || c == '&' || c == '"' || c == '\'' || c == '}' || c == ')') || c == '\n' {
@@ -92,21 +101,16 @@ func maskCredential(b []byte, at int) int {
 			kinds |= 1
 		case class[c]&isLetter != 0:
 			kinds |= 2
-		case c == ' ':
-			return 0 // a sentence
+		case c == ' ', c == '(' && i > start: // a sentence, a call
+			return 0
 		case c != '.' && c != '-' && c != '_':
 			kinds |= 4
 		}
 		i++
 	}
 	v := b[start:i]
-	if len(v) < 8 || kinds&(kinds-1) == 0 || v[0] == '$' || v[0] == '{' || v[0] == '<' || v[0] == '*' || v[0] == '%' {
+	if len(v) < 8 || kinds&(kinds-1) == 0 {
 		return 0
-	}
-	for k := range v {
-		if v[k] == '(' && k > 0 || v[k] == '/' && k == 0 { // a call, a file
-			return 0
-		}
 	}
 	stars(v)
 	return i

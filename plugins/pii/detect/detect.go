@@ -223,6 +223,7 @@ func (d *Detector) mask(b []byte, counts *Counts) bool {
 }
 
 func (d *Detector) scan(b []byte, counts *Counts) (found bool) {
+	noJWT, bare := 0, -1 // no JWT begins before noJWT; bare is as maskConnection has it
 	for i := 0; ; {
 		if i = d.next(b, i); i >= len(b) {
 			return found
@@ -230,11 +231,27 @@ func (d *Detector) scan(b []byte, counts *Counts) (found bool) {
 		end, which := 0, 0
 		switch a := d.act[b[i]]; {
 		case a&actWord != 0:
+			if a&actJWT != 0 && i >= noJWT && len(b)-i >= 20 && b[i+1] == 'y' {
+				none := 0
+				if end, none = maskJWT(b, i); end > 0 {
+					which = 5
+					break
+				}
+				noJWT = max(noJWT, none)
+			}
 			end, which = d.word(b, i, a)
 		case a == actDigit:
 			end, which = d.number(b, i, digits(b, i))
 		case a == actAt:
-			end, which = d.at(b, i)
+			if d.set&Connection != 0 {
+				if end, bare = maskConnection(b, i, bare); end > 0 {
+					which = 11
+					break
+				}
+			}
+			if d.set&Email != 0 {
+				end, which = maskEmail(b, i), 0
+			}
 		case a == actPhone:
 			end, which = maskPhone(b, i), 8
 		case a == actAssign:
@@ -306,19 +323,6 @@ func colonSoon(b []byte, i int) bool {
 	return b[i+4] == ':' || b[i+3] == ':' || b[i+2] == ':' || b[i+1] == ':'
 }
 
-// at masks what has its @ in its middle.
-func (d *Detector) at(b []byte, i int) (end, which int) {
-	if d.set&Connection != 0 {
-		if end := maskConnection(b, i); end > 0 {
-			return end, 11
-		}
-	}
-	if d.set&Email != 0 {
-		return maskEmail(b, i), 0
-	}
-	return 0, 0
-}
-
 // word masks what begins with a letter.
 func (d *Detector) word(b []byte, i int, a uint16) (end, which int) {
 	left := len(b) - i
@@ -343,11 +347,6 @@ func (d *Detector) word(b []byte, i int, a uint16) (end, which int) {
 	if a&actAWS != 0 {
 		if end := maskAWS(b, i); end > 0 {
 			return end, 4
-		}
-	}
-	if a&actJWT != 0 && b[i+1] == 'y' {
-		if end := maskJWT(b, i); end > 0 {
-			return end, 5
 		}
 	}
 	if a&actToken != 0 {

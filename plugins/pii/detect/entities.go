@@ -246,18 +246,25 @@ func maskAWS(b []byte, i int) int {
 	return i + 20
 }
 
-// maskJWT looks for three parts of base64url, of which the first two begin as JSON objects do.
-func maskJWT(b []byte, i int) int {
+// maskJWT looks for three parts of base64url, of which the first two begin as JSON objects do. Where there are none it returns where
+// its first part ends, too: nothing that begins before that is one, and to look at each would take the square of its length.
+func maskJWT(b []byte, i int) (end, none int) {
 	j := i
 	for part := range 3 {
 		start := j
+		if part < 2 && (len(b)-j < 8 || string(b[j:j+3]) != "eyJ") {
+			return 0, none
+		}
 		for j < len(b) && class[b[j]]&isBase64 != 0 {
 			j++
 		}
-		switch {
-		case part < 2 && (j-start < 8 || string(b[start:start+3]) != "eyJ" || j == len(b) || b[j] != '.'):
-			return 0
-		case part < 2:
+		if part == 0 {
+			none = j
+		}
+		if part < 2 {
+			if j-start < 8 || j == len(b) || b[j] != '.' {
+				return 0, none
+			}
 			j++
 		}
 	}
@@ -266,7 +273,7 @@ func maskJWT(b []byte, i int) int {
 			b[k] = '*'
 		}
 	}
-	return j
+	return j, 0
 }
 
 // maskPrivateKey looks for -----BEGIN … PRIVATE KEY----- and hides what follows, to -----END, a quotation mark (the
