@@ -11,6 +11,9 @@ import (
 	"golang.org/x/mod/sumdb/tlog"
 )
 
+// maxSigned bounds a signed checkpoint, in bytes.
+const maxSigned = 64 << 10
+
 // Checkpoint is a signed statement of the log's size and root, as C2SP tlog-checkpoint lays it down.
 type Checkpoint struct {
 	Origin string // the name of the key, which is the log's name
@@ -41,7 +44,7 @@ func OpenCheckpoint(signed []byte, publicKeys ...string) (Checkpoint, error) {
 		return c, errors.New("ledger: no public key is given")
 	}
 	name := known[0].Name()
-	if len(signed) > 64<<10 {
+	if len(signed) > maxSigned {
 		return c, errors.New("ledger: checkpoint is too long")
 	}
 	n, err := note.Open(signed, note.VerifierList(known...))
