@@ -90,6 +90,7 @@ var testsMay = map[string][]string{
 	"core/approval":             {"core/*"},
 	"core/replay":               {"core/*"},
 	"core/ledger":               {"core/*"},
+	"core/ledger/witness":       {"core"},
 	"core/gateway":              {"core/*"},
 	"core/chain":                {"core/*"},
 	"protocols":                 {"core/*"},

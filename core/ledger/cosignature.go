@@ -8,9 +8,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"io/fs"
 	"math"
-	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -167,27 +165,11 @@ func (l *Ledger) Consistency(from, to int64) ([]tlog.Hash, error) {
 
 // Cosigned returns the newest checkpoint that a witness has cosigned. An error that wraps fs.ErrNotExist says that there is none.
 func (l *Ledger) Cosigned(w *Witness) (Cosigned, error) {
-	return readCosigned(l.dir, w, l.keysKnown())
-}
-
-func readCosigned(dir string, w *Witness, keys []string) (c Cosigned, err error) {
-	f, err := os.Open(filepath.Join(dir, w.file()))
-	if errors.Is(err, fs.ErrNotExist) {
-		return c, fmt.Errorf("ledger: there is no checkpoint that %s has cosigned: %w", w.name, fs.ErrNotExist)
-	}
+	signed, err := readCosigned(l.dir, w)
 	if err != nil {
-		return c, fmt.Errorf("ledger: %w", err)
+		return Cosigned{}, err
 	}
-	defer f.Close()
-	b := make([]byte, maxSigned+1)
-	n, err := f.ReadAt(b, 0)
-	if n > maxSigned {
-		return c, fmt.Errorf("ledger: %s is too long", w.file())
-	}
-	if n == 0 && err != nil {
-		return c, fmt.Errorf("ledger: %s is empty: %w", w.file(), err)
-	}
-	return w.Open(b[:n], keys...)
+	return w.Open(signed, l.keysKnown()...)
 }
 
 // Cosign verifies the signature lines that a witness gave for a checkpoint of this log, and keeps the checkpoint with them
