@@ -11,6 +11,8 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	dto "github.com/prometheus/client_model/go"
+
+	"github.com/weir-gateway/weir/core/ledger/witness/witnesstest"
 )
 
 // kept is a log that tests read.
@@ -53,41 +55,44 @@ func valueOf(t *testing.T, c prometheus.Metric) float64 {
 // the witness is back.
 func TestDownAndBack(t *testing.T) {
 	l := openLog(t, t.TempDir(), t.TempDir())
-	up, away := startWitness(t, "witness.example/up", l.PublicKey()), startWitness(t, "witness.example/away", l.PublicKey())
+	up, away := witnesstest.Start(t, "witness.example/up", l.PublicKey()), witnesstest.Start(t, "witness.example/away", l.PublicKey())
 	var logged kept
 	s := Start(Config{
 		Ledger: l, Quorum: 2, Every: 5 * time.Millisecond, Most: 20 * time.Millisecond, Late: 50 * time.Millisecond, Log: slog.New(slog.NewTextHandler(&logged, nil)),
-		Witnesses: []Witness{{"up", up.server.URL, up.parsed(t)}, {"away", away.server.URL, away.parsed(t)}},
+		Witnesses: []Witness{{"up", up.URL, up.Parsed(t)}, {"away", away.URL, away.Parsed(t)}},
 	})
 	defer s.Close()
-	has := func(f *fakeWitness, size int64) func() bool {
-		return func() bool { c, err := l.Cosigned(f.parsed(t)); return err == nil && c.Size == size }
+	has := func(f *witnesstest.Witness, size int64) func() bool {
+		return func() bool { c, err := l.Cosigned(f.Parsed(t)); return err == nil && c.Size == size }
 	}
 	behind := func() float64 { return valueOf(t, behindSeconds) }
+	// On a busy machine the quorum may lack for longer than Late at any time: each is told, and told to be over.
+	tooFew, again := func() int { return logged.count("too few witnesses have cosigned") }, func() int { return logged.count("enough witnesses have cosigned the log again") }
 	grow(t, l, "a", 3)
-	eventually(t, "both", func() bool { return has(up, 3)() && has(away, 3)() && behind() == 0 })
-	away.with(func() {
-		away.change = func(w http.ResponseWriter, _ []byte) bool { w.WriteHeader(http.StatusBadGateway); return true }
+	eventually(t, "both", func() bool { return has(up, 3)() && has(away, 3)() && behind() == 0 && tooFew() == again() })
+	before := tooFew()
+	away.With(func(s *witnesstest.State) {
+		s.Answer = func(w http.ResponseWriter, _ []byte) bool { w.WriteHeader(http.StatusBadGateway); return true }
 	})
 	grow(t, l, "b", 4)
 	eventually(t, "the other goes on", has(up, 7))
-	eventually(t, "it is told", func() bool { return logged.count("too few witnesses have cosigned") == 1 })
+	eventually(t, "it is told", func() bool { return tooFew() > before && tooFew() > again() })
 	errs := func() float64 {
 		return valueOf(t, errorsTotal.WithLabelValues("away", string(unreachable)).(prometheus.Metric))
 	}
 	eventually(t, "it is asked again and again", func() bool { return errs() > 5 })
-	if n := logged.count("has not cosigned"); n != 1 {
+	if n := logged.count("witness=away reason=unreachable"); n != 1 {
 		t.Errorf("logged %d times", n)
 	}
 	if behind() == 0 || valueOf(t, failing.WithLabelValues("away")) != 1 || valueOf(t, failing.WithLabelValues("up")) != 0 || !has(away, 3)() {
 		t.Error("the metrics do not say it")
 	}
-	away.with(func() { away.change = nil })
+	away.With(func(s *witnesstest.State) { s.Answer = nil })
 	eventually(t, "it is back", func() bool {
 		return has(away, 7)() && behind() == 0 && valueOf(t, failing.WithLabelValues("away")) == 0
 	})
 	eventually(t, "that is told", func() bool {
-		return logged.count("cosigns again") == 1 && logged.count("enough witnesses have cosigned the log again") == 1
+		return logged.count("cosigns again") > 0 && tooFew() == again()
 	})
 	if valueOf(t, cosignedSize.WithLabelValues("away")) != 7 || valueOf(t, configured) != 2 {
 		t.Error("the metrics do not say it")
@@ -137,12 +142,12 @@ func TestQuorum(t *testing.T) {
 // TestGone: a process that keeps the log no more sends nothing.
 func TestGone(t *testing.T) {
 	l := openLog(t, t.TempDir(), t.TempDir())
-	f := startWitness(t, "witness.example/w", l.PublicKey())
+	f := witnesstest.Start(t, "witness.example/w", l.PublicKey())
 	grow(t, l, "a", 3)
 	p := peerOf(t, l, f)
 	p.s.c.Newest = func() ([]byte, error) { return nil, http.ErrServerClosed }
 	wantReason(t, p.send(t.Context()), local, "Server closed")
-	if _, asked := f.state(); asked != 0 {
+	if _, asked := f.Seen(); asked != 0 {
 		t.Error("it was asked")
 	}
 	var none *Sender

@@ -6,7 +6,9 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
+	"log"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -18,6 +20,7 @@ import (
 
 	"github.com/weir-gateway/weir/core"
 	"github.com/weir-gateway/weir/core/ledger"
+	"github.com/weir-gateway/weir/core/ledger/witness/witnesstest"
 )
 
 // openLog opens the log in dir, whose key is in keys.
@@ -44,9 +47,9 @@ func grow(t *testing.T, l *ledger.Ledger, of string, n int) {
 	}
 }
 
-func peerOf(t *testing.T, l *ledger.Ledger, f *fakeWitness) *peer {
+func peerOf(t *testing.T, l *ledger.Ledger, f *witnesstest.Witness) *peer {
 	t.Helper()
-	s := prepare(Config{Ledger: l, Quorum: 1, Witnesses: []Witness{{Name: t.Name(), URL: f.server.URL + "/", Key: f.parsed(t)}}})
+	s := prepare(Config{Ledger: l, Quorum: 1, Witnesses: []Witness{{Name: t.Name(), URL: f.URL + "/", Key: f.Parsed(t)}}})
 	t.Cleanup(s.client.CloseIdleConnections)
 	return s.peers[0]
 }
@@ -68,16 +71,16 @@ func wantReason(t *testing.T, err error, why reason, text string) {
 func TestSend(t *testing.T) {
 	dir, keys := t.TempDir(), t.TempDir()
 	l := openLog(t, dir, keys)
-	f := startWitness(t, "witness.example/w", l.PublicKey())
+	f := witnesstest.Start(t, "witness.example/w", l.PublicKey())
 	p := peerOf(t, l, f)
 	p.mustSend(t) // of an empty log nothing is sent
-	if _, asked := f.state(); asked != 0 {
+	if _, asked := f.Seen(); asked != 0 {
 		t.Fatalf("asked %d times", asked)
 	}
 	want := func(size int64, times int) {
 		t.Helper()
-		has, asked := f.state()
-		c, err := l.Cosigned(f.parsed(t))
+		has, asked := f.Seen()
+		c, err := l.Cosigned(f.Parsed(t))
 		if err != nil || c.Size != size || has != size || asked != times {
 			t.Fatalf("kept %d, the witness has %d after %d requests, want %d after %d: %v", c.Size, has, asked, size, times, err)
 		}
@@ -96,7 +99,7 @@ func TestSend(t *testing.T) {
 		want(at, asked)
 	}
 
-	info, err := os.Stat(filepath.Join(dir, fmt.Sprintf("cosigned-%08x", f.parsed(t).KeyHash())))
+	info, err := os.Stat(filepath.Join(dir, fmt.Sprintf("cosigned-%08x", f.Parsed(t).KeyHash())))
 	if err != nil || info.Mode().Perm() != 0o644 {
 		t.Error(info, err)
 	}
@@ -111,10 +114,10 @@ func TestSend(t *testing.T) {
 		want(at, asked)
 	})
 	t.Run("what it cosigned is lost here", func(t *testing.T) {
-		if err := os.Remove(filepath.Join(dir, fmt.Sprintf("cosigned-%08x", f.parsed(t).KeyHash()))); err != nil {
+		if err := os.Remove(filepath.Join(dir, fmt.Sprintf("cosigned-%08x", f.Parsed(t).KeyHash()))); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := l.Cosigned(f.parsed(t)); !errors.Is(err, fs.ErrNotExist) {
+		if _, err := l.Cosigned(f.Parsed(t)); !errors.Is(err, fs.ErrNotExist) {
 			t.Error(err)
 		}
 		p = peerOf(t, l, f)
@@ -123,7 +126,7 @@ func TestSend(t *testing.T) {
 		want(at, asked)
 	})
 	t.Run("it is damaged here", func(t *testing.T) {
-		if err := os.WriteFile(filepath.Join(dir, fmt.Sprintf("cosigned-%08x", f.parsed(t).KeyHash())), []byte("x"), 0o644); err != nil {
+		if err := os.WriteFile(filepath.Join(dir, fmt.Sprintf("cosigned-%08x", f.Parsed(t).KeyHash())), []byte("x"), 0o644); err != nil {
 			t.Fatal(err)
 		}
 		p = peerOf(t, l, f)
@@ -133,7 +136,7 @@ func TestSend(t *testing.T) {
 		want(at, asked)
 	})
 	t.Run("the witness lost its state", func(t *testing.T) {
-		f.with(func() { f.size = 0 })
+		f.Restore(ledger.Checkpoint{})
 		grow(t, l, "l", 7)
 		p.mustSend(t)
 		at, asked = at+7, asked+2
@@ -147,7 +150,7 @@ func TestSend(t *testing.T) {
 		}
 		grow(t, l, "p", 70)
 		p.mustSend(t)
-		f.with(func() { f.size, f.root = old.Size, old.Root })
+		f.Restore(old)
 		grow(t, l, "q", 1)
 		p.mustSend(t)
 		at, asked = at+78, asked+3
@@ -159,7 +162,7 @@ func TestSend(t *testing.T) {
 			t.Fatal(err)
 		}
 		wantReason(t, p.send(t.Context()), refused, "present keys/ledger.pub")
-		f.with(func() { f.log = key })
+		f.With(func(s *witnesstest.State) { s.Log = key })
 		p.mustSend(t)
 		at, asked = at+1, asked+2
 		want(at, asked)
@@ -183,10 +186,10 @@ func TestFork(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			dir, keys := t.TempDir(), t.TempDir()
 			l := openLog(t, dir, keys)
-			f := startWitness(t, "witness.example/w", l.PublicKey())
+			f := witnesstest.Start(t, "witness.example/w", l.PublicKey())
 			grow(t, l, "a", 20)
 			peerOf(t, l, f).mustSend(t)
-			was, err := l.Cosigned(f.parsed(t))
+			was, err := l.Cosigned(f.Parsed(t))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -196,19 +199,19 @@ func TestFork(t *testing.T) {
 			grow(t, l2, "b", c.leaves)
 			p := peerOf(t, l2, f)
 			wantReason(t, p.send(t.Context()), forked, c.text)
-			if _, err := l2.Cosigned(f.parsed(t)); !errors.Is(err, fs.ErrNotExist) {
+			if _, err := l2.Cosigned(f.Parsed(t)); !errors.Is(err, fs.ErrNotExist) {
 				t.Errorf("kept: %v", err)
 			}
 
 			// With what the witness had cosigned beside it: it is told at the start, nothing is sent, and that stays.
-			file := fmt.Sprintf("cosigned-%08x", f.parsed(t).KeyHash())
+			file := fmt.Sprintf("cosigned-%08x", f.Parsed(t).KeyHash())
 			if err := os.WriteFile(filepath.Join(forged, file), was.Signed, 0o644); err != nil {
 				t.Fatal(err)
 			}
-			f.with(func() { f.size = 0 }) // the witness would sign now
-			_, before := f.state()
+			f.Restore(ledger.Checkpoint{}) // the witness would sign now
+			_, before := f.Seen()
 			wantReason(t, peerOf(t, l2, f).send(t.Context()), forked, "not this log's first ones")
-			if _, after := f.state(); after != before {
+			if _, after := f.Seen(); after != before {
 				t.Error("it was asked")
 			}
 			if b, err := os.ReadFile(filepath.Join(forged, file)); err != nil || string(b) != string(was.Signed) {
@@ -278,18 +281,18 @@ func TestAnswers(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			l := openLog(t, t.TempDir(), t.TempDir())
-			f := startWitness(t, "witness.example/w", l.PublicKey())
+			f := witnesstest.Start(t, "witness.example/w", l.PublicKey())
 			grow(t, l, "a", 10)
-			f.with(func() { f.change, f.bend = c.change, c.bend })
+			f.With(func(s *witnesstest.State) { s.Answer, s.Bend = c.change, c.bend })
 			p := peerOf(t, l, f)
 			wantReason(t, p.send(t.Context()), c.why, c.text)
-			if _, err := l.Cosigned(f.parsed(t)); !errors.Is(err, fs.ErrNotExist) {
+			if _, err := l.Cosigned(f.Parsed(t)); !errors.Is(err, fs.ErrNotExist) {
 				t.Errorf("kept: %v", err)
 			}
-			if _, asked := f.state(); asked > tries {
+			if _, asked := f.Seen(); asked > tries {
 				t.Errorf("asked %d times", asked)
 			}
-			f.with(func() { f.change, f.bend = nil, nil }) // the control: with nothing bent it goes
+			f.With(func(s *witnesstest.State) { s.Answer, s.Bend = nil, nil }) // the control: with nothing bent it goes
 			p.mustSend(t)
 		})
 	}
@@ -299,23 +302,25 @@ func TestAnswers(t *testing.T) {
 
 	t.Run("another witness's key", func(t *testing.T) {
 		l := openLog(t, t.TempDir(), t.TempDir())
-		f, g := startWitness(t, "witness.example/w", l.PublicKey()), startWitness(t, "witness.example/w", l.PublicKey())
+		f, g := witnesstest.Start(t, "witness.example/w", l.PublicKey()), witnesstest.Start(t, "witness.example/w", l.PublicKey())
 		grow(t, l, "a", 10)
 		p := peerOf(t, l, f)
-		p.Key = g.parsed(t)
+		p.Key = g.Parsed(t)
 		wantReason(t, p.send(t.Context()), answer, "is no cosignature by the key in the configuration")
 	})
 	t.Run("a cosignature of another checkpoint", func(t *testing.T) {
 		l := openLog(t, t.TempDir(), t.TempDir())
-		f := startWitness(t, "witness.example/w", l.PublicKey())
+		f := witnesstest.Start(t, "witness.example/w", l.PublicKey())
 		grow(t, l, "a", 10)
 		text, _, _ := strings.Cut(string(l.Checkpoint()), "\n\n")
-		f.with(func() {
-			f.bend = func(string) string { return f.cosign(strings.Replace(text, "\n10\n", "\n11\n", 1)+"\n", time.Now()) }
+		f.With(func(s *witnesstest.State) {
+			s.Bend = func(string) string { return f.Cosign(strings.Replace(text, "\n10\n", "\n11\n", 1)+"\n", time.Now()) }
 		})
 		p := peerOf(t, l, f)
 		wantReason(t, p.send(t.Context()), answer, "is no cosignature")
-		f.with(func() { f.bend = func(string) string { return f.cosign(text+"\n", time.Unix(0, 0)) } })
+		f.With(func(s *witnesstest.State) {
+			s.Bend = func(string) string { return f.Cosign(text+"\n", time.Unix(0, 0)) }
+		})
 		wantReason(t, p.send(t.Context()), answer, "is no cosignature") // without a time
 	})
 }
@@ -323,7 +328,7 @@ func TestAnswers(t *testing.T) {
 // TestOnTheWay: straight to the witness, with TLS 1.2 or newer, and not for ever.
 func TestOnTheWay(t *testing.T) {
 	l := openLog(t, t.TempDir(), t.TempDir())
-	f := startWitness(t, "witness.example/w", l.PublicKey())
+	f := witnesstest.Start(t, "witness.example/w", l.PublicKey())
 	grow(t, l, "a", 10)
 	proxy := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { t.Error("the proxy was asked") }))
 	defer proxy.Close()
@@ -331,7 +336,7 @@ func TestOnTheWay(t *testing.T) {
 	t.Setenv("HTTPS_PROXY", proxy.URL)
 	for version, fails := range map[uint16]bool{tls.VersionTLS11: true, tls.VersionTLS12: false, tls.VersionTLS13: false} {
 		s := httptest.NewUnstartedServer(f)
-		s.Config.ErrorLog = nil
+		s.Config.ErrorLog = log.New(io.Discard, "", 0)
 		s.TLS = &tls.Config{MinVersion: tls.VersionTLS10, MaxVersion: version}
 		s.StartTLS()
 		defer s.Close()
@@ -352,7 +357,9 @@ func TestOnTheWay(t *testing.T) {
 	t.Run("slow", func(t *testing.T) {
 		grow(t, l, "b", 1)
 		release := make(chan struct{})
-		f.with(func() { f.change = func(http.ResponseWriter, []byte) bool { <-release; return false } })
+		f.With(func(s *witnesstest.State) {
+			s.Answer = func(http.ResponseWriter, []byte) bool { <-release; return false }
+		})
 		p := peerOf(t, l, f)
 		p.s.c.Timeout = 50 * time.Millisecond
 		done := make(chan error, 1)

@@ -1,4 +1,5 @@
-package witness
+// Package witnesstest is a witness for tests: it keeps what one keeps, refuses what one refuses, and signs (C2SP tlog-witness).
+package witnesstest
 
 import (
 	"bytes"
@@ -23,73 +24,93 @@ import (
 	"github.com/weir-gateway/weir/core/ledger"
 )
 
-// fakeWitness keeps what a witness keeps, and refuses what one refuses: it verifies the log's signature and the proof, and
-// signs. change bends what it answers.
-type fakeWitness struct {
-	name   string
-	key    ed25519.PrivateKey
-	server *httptest.Server
+// Witness verifies a log's signature and the proof that it goes on from what was cosigned before, and cosigns.
+type Witness struct {
+	URL string
 
-	mu     sync.Mutex
-	log    string // the log's verifier key; empty: no log is known to it
-	size   int64
-	root   tlog.Hash
-	asked  int
-	change func(w http.ResponseWriter, body []byte) bool // true: it has answered
-	bend   func(line string) string                      // of a cosignature
+	name  string
+	key   ed25519.PrivateKey
+	mu    sync.Mutex
+	is    State
+	size  int64
+	root  tlog.Hash
+	asked int
 }
 
-func startWitness(t *testing.T, name, log string) *fakeWitness {
+// State is what a test changes of a witness.
+type State struct {
+	Log string // the log's verifier key; empty: no log is known to it
+	// Answer answers in its place where it returns true.
+	Answer func(w http.ResponseWriter, body []byte) bool
+	Bend   func(line string) string // a cosignature
+}
+
+// Start starts a witness of a name, and of the log with this verifier key. It ends with the test.
+func Start(t testing.TB, name, log string) *Witness {
 	t.Helper()
 	_, key, err := ed25519.GenerateKey(rand.Reader)
 	if err != nil {
 		t.Fatal(err)
 	}
-	w := &fakeWitness{name: name, key: key, log: log}
-	w.server = httptest.NewServer(w)
-	t.Cleanup(w.server.Close)
+	w := &Witness{name: name, key: key, is: State{Log: log}}
+	s := httptest.NewServer(w)
+	t.Cleanup(s.Close)
+	w.URL = s.URL
 	return w
 }
 
-func (f *fakeWitness) typed() []byte { return append([]byte{4}, f.key.Public().(ed25519.PublicKey)...) }
+func (f *Witness) typed() []byte { return append([]byte{4}, f.key.Public().(ed25519.PublicKey)...) }
 
-func (f *fakeWitness) hash() []byte {
+func (f *Witness) hash() []byte {
 	h := sha256.Sum256(append([]byte(f.name+"\n"), f.typed()...))
 	return h[:4]
 }
 
-func (f *fakeWitness) vkey() string {
+// Key is the verifier key that the witness publishes.
+func (f *Witness) Key() string {
 	return fmt.Sprintf("%s+%x+%s", f.name, f.hash(), base64.StdEncoding.EncodeToString(f.typed()))
 }
 
-func (f *fakeWitness) parsed(t *testing.T) *ledger.Witness {
+// Parsed is the same, read.
+func (f *Witness) Parsed(t testing.TB) *ledger.Witness {
 	t.Helper()
-	w, err := ledger.ParseWitness(f.vkey())
+	w, err := ledger.ParseWitness(f.Key())
 	if err != nil {
 		t.Fatal(err)
 	}
 	return w
 }
 
-func (f *fakeWitness) cosign(text string, at time.Time) string {
+// Cosign signs the text of a checkpoint, without looking.
+func (f *Witness) Cosign(text string, at time.Time) string {
 	sig := ed25519.Sign(f.key, fmt.Appendf(nil, "cosignature/v1\ntime %d\n%s", at.Unix(), text))
 	b := binary.BigEndian.AppendUint64(bytes.Clone(f.hash()), uint64(at.Unix()))
 	return "— " + f.name + " " + base64.StdEncoding.EncodeToString(append(b, sig...)) + "\n"
 }
 
-func (f *fakeWitness) with(change func()) {
+// With changes what the witness does.
+func (f *Witness) With(change func(*State)) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	change()
+	change(&f.is)
 }
 
-func (f *fakeWitness) state() (size int64, asked int) {
+// Restore gives the witness another state: it has lost its own, or was restored from a copy.
+func (f *Witness) Restore(c ledger.Checkpoint) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.size, f.root = c.Size, c.Root
+}
+
+// Seen is how many leaves it has cosigned, and how often it was asked.
+func (f *Witness) Seen() (size int64, asked int) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.size, f.asked
 }
 
-func (f *fakeWitness) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+// ServeHTTP implements http.Handler.
+func (f *Witness) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	body, err := io.ReadAll(r.Body)
 	if err != nil || r.Method != http.MethodPost || r.URL.Path != "/add-checkpoint" {
 		http.Error(w, "no", http.StatusNotFound)
@@ -98,7 +119,7 @@ func (f *fakeWitness) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.asked++
-	if f.change != nil && f.change(w, body) {
+	if f.is.Answer != nil && f.is.Answer(w, body) {
 		return
 	}
 	head, signed, _ := strings.Cut(string(body), "\n\n")
@@ -117,11 +138,11 @@ func (f *fakeWitness) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		}
 		proof = append(proof, h)
 	}
-	if f.log == "" {
+	if f.is.Log == "" {
 		http.Error(w, "unknown log", http.StatusNotFound)
 		return
 	}
-	v, err := note.NewVerifier(f.log)
+	v, err := note.NewVerifier(f.is.Log)
 	if err != nil {
 		panic(err)
 	}
@@ -130,7 +151,7 @@ func (f *fakeWitness) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "signature", http.StatusForbidden)
 		return
 	}
-	c, err := ledger.OpenCheckpoint([]byte(signed), f.log)
+	c, err := ledger.OpenCheckpoint([]byte(signed), f.is.Log)
 	if err != nil || old > c.Size {
 		http.Error(w, "checkpoint", http.StatusBadRequest)
 		return
@@ -146,9 +167,9 @@ func (f *fakeWitness) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	f.size, f.root = c.Size, c.Root
-	line := f.cosign(n.Text, time.Now())
-	if f.bend != nil {
-		line = f.bend(line)
+	line := f.Cosign(n.Text, time.Now())
+	if f.is.Bend != nil {
+		line = f.is.Bend(line)
 	}
 	_, _ = io.WriteString(w, line)
 }
