@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 )
 
@@ -29,7 +30,7 @@ func (v *verifier) readCosigned() (all []cosignedNote) {
 func readCosigned(dir string, w *Witness) ([]byte, error) {
 	f, err := os.Open(filepath.Join(dir, w.file()))
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("ledger: there is no checkpoint that %s has cosigned: %w", w.name, fs.ErrNotExist)
+		return nil, fmt.Errorf("ledger: there is no checkpoint that %s has cosigned: no %s beside the log: %w", w.name, w.file(), fs.ErrNotExist)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("ledger: %w", err)
@@ -57,12 +58,12 @@ func (v *verifier) checkCosigned(all []cosignedNote, keys []string, size int64, 
 	for i, w := range v.c.Witnesses {
 		n := all[i]
 		if n.err != nil {
-			missing = append(missing, n.err.Error())
+			missing = append(missing, strings.TrimPrefix(n.err.Error(), "ledger: "))
 			continue
 		}
 		c, err := w.Open(n.signed, keys...)
 		if err != nil {
-			missing = append(missing, fmt.Sprintf("%s: %v", w.file(), err))
+			missing = append(missing, w.file()+": "+strings.TrimPrefix(err.Error(), "ledger: "))
 			continue
 		}
 		at := c.Time.Format(time.RFC3339)
