@@ -115,6 +115,13 @@ func (c *claim) err() error {
 	return c.lost
 }
 
+// taken returns the newest checkpoint that the bus has taken, unless the streams are another process's now.
+func (c *claim) taken() ([]byte, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.told, c.lost
+}
+
 // tell publishes the ledger's newest checkpoint where the bus does not have it, and else makes sure that the one that
 // the bus has is ours still.
 func (c *claim) tell(ctx context.Context) error {

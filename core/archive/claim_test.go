@@ -120,9 +120,28 @@ func TestClaim(t *testing.T) {
 	if err := c.tell(ctx); err != nil {
 		t.Fatal(err)
 	}
+	shown := func(c *claim, l *ledger.Ledger) ([]byte, error) {
+		return (&Worker{claim: c, c: Config{Ledger: l}}).Checkpoint()
+	}
+	was, err := shown(twin, same)
+	if err != nil {
+		t.Fatal(err)
+	}
 	grow(t, same, "c")
+	if now, err := shown(twin, same); err != nil || string(now) != string(was) || string(now) == string(same.Checkpoint()) {
+		t.Errorf("what the bus has not taken is shown to others: %v", err)
+	}
+	if now, err := shown(nil, same); err != nil || string(now) != string(same.Checkpoint()) {
+		t.Errorf("without a cluster: %v", err)
+	}
 	if err := twin.tell(ctx); !errors.Is(err, core.ErrFork) {
 		t.Errorf("the twin: %v", err)
+	}
+	if _, err := shown(twin, same); !errors.Is(err, core.ErrFork) {
+		t.Errorf("the twin shows its own: %v", err)
+	}
+	if now, err := shown(c, l); err != nil || string(now) != string(l.Checkpoint()) {
+		t.Errorf("the other: %v", err)
 	}
 	if _, err := newClaim(ctx, js, old, 1); err == nil || !strings.Contains(err.Error(), "old copy") {
 		t.Errorf("an old copy: %v", err)

@@ -411,6 +411,15 @@ func (w *Worker) Lag() (uint64, error) {
 // Err says why the worker stores nothing any more: another process has taken its place. Nil: it works.
 func (w *Worker) Err() error { return w.claim.err() }
 
+// Checkpoint returns the ledger's newest signed checkpoint that may be shown to others: in a cluster the one that the bus has
+// taken, since until then another process may have taken this one's place.
+func (w *Worker) Checkpoint() ([]byte, error) {
+	if w.claim == nil {
+		return w.c.Ledger.Checkpoint(), nil
+	}
+	return w.claim.taken()
+}
+
 // Drain returns when every store has what is in the streams now.
 func (w *Worker) Drain(ctx context.Context) error {
 	for {

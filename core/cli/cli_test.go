@@ -199,7 +199,7 @@ func (s *syncBuffer) wait(t *testing.T, text string) {
 
 func eventually(t *testing.T, what string, f func() bool) {
 	t.Helper()
-	for range 1000 {
+	for range 3000 {
 		if f() {
 			return
 		}

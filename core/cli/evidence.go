@@ -17,6 +17,7 @@ import (
 	"github.com/weir-gateway/weir/core/journal"
 	"github.com/weir-gateway/weir/core/keyring"
 	"github.com/weir-gateway/weir/core/ledger"
+	"github.com/weir-gateway/weir/core/ledger/witness"
 )
 
 // stopTime bounds how long the gateway takes to hand its records on when it stops. What is not archived by then is
@@ -36,6 +37,7 @@ type evidence struct {
 	conn       *nats.Conn // of a process without a journal
 	readers    func(protocol string) core.Reader
 	upkeep     *upkeep
+	witnesses  *witness.Sender
 }
 
 // openEvidence opens the archive first, since the journal asks it how far an earlier process got. A gateway whose archive
@@ -121,7 +123,26 @@ func (e *evidence) work(ctx context.Context, c *config.Config, js jetstream.JetS
 	if err != nil {
 		return err
 	}
+	if e.witnesses, err = witnesses(c, e.ledger, e.worker.Checkpoint, log); err != nil {
+		return err
+	}
 	return e.startUpkeep(c, log)
+}
+
+// witnesses begins to send the ledger's checkpoints to the witnesses of a configuration. Nil: there are none.
+func witnesses(c *config.Config, l *ledger.Ledger, newest func() ([]byte, error), log *slog.Logger) (*witness.Sender, error) {
+	if len(c.Ledger.Witnesses) == 0 {
+		return nil, nil
+	}
+	wc := witness.Config{Ledger: l, Quorum: c.Ledger.Quorum, Newest: newest, Log: log}
+	for _, w := range c.Ledger.Witnesses {
+		key, err := ledger.ParseWitness(w.Key)
+		if err != nil {
+			return nil, err
+		}
+		wc.Witnesses = append(wc.Witnesses, witness.Witness{Name: w.Name, URL: w.URL, Key: key})
+	}
+	return witness.Start(wc), nil
 }
 
 func natsOf(c *config.Config) journal.NATS {
@@ -148,6 +169,7 @@ func (e *evidence) close(log *slog.Logger) error {
 	if e.conn != nil {
 		e.conn.Close()
 	}
+	e.witnesses.Close() // before the ledger that it reads
 	if e.ledger != nil {
 		errs = append(errs, e.ledger.Close())
 	}

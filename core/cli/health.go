@@ -26,6 +26,7 @@ type health struct {
 	Unsealed   int64          `json:"unsealed"`  // sessions that are over, and whose seal JetStream does not have
 	Forks      int64          `json:"forks"`     // sessions given up, since the start
 	Archive    *archiveHealth `json:"archive"`   // null: another process keeps the archive
+	Witnesses  *witnessHealth `json:"witnesses"` // null: none are configured, or another process keeps the archive
 	Verified   *verifiedState `json:"verified"`  // null: not since this archive began, as far as this process knows
 	Hands      []string       `json:"attention"` // what needs a hand
 }
@@ -34,6 +35,13 @@ type archiveHealth struct {
 	Messages int64   `json:"lag_messages"`
 	Seconds  float64 `json:"lag_seconds"`
 	Refused  int64   `json:"refused"` // messages that are no blocks of ours, since the start
+}
+
+type witnessHealth struct {
+	Configured int64   `json:"configured"`
+	Failing    int64   `json:"failing"` // when they were last asked
+	Forked     int64   `json:"forked"`  // that have cosigned another log than this
+	Behind     float64 `json:"behind_seconds"`
 }
 
 type verifiedState struct {
@@ -45,6 +53,7 @@ type verifiedState struct {
 const (
 	spoolFull  = 0.5 // of the bound
 	archiveLag = 5 * time.Minute
+	cosignLag  = 10 * time.Minute
 	metricsMax = 8 << 20
 )
 
@@ -118,6 +127,12 @@ func healthOf(m map[string]float64) *health {
 	if m["weir_archive_worker"] == 1 {
 		h.Archive = &archiveHealth{Messages: int64(m["weir_archive_lag_messages"]), Seconds: m["weir_archive_lag_seconds"], Refused: int64(m["weir_archive_refused_total"])}
 	}
+	if n := m["weir_ledger_witness_configured"]; n > 0 {
+		h.Witnesses = &witnessHealth{
+			Configured: int64(n), Failing: int64(m["weir_ledger_witness_failing"]), Forked: int64(m["weir_ledger_witness_forked"]),
+			Behind: m["weir_ledger_witness_behind_seconds"],
+		}
+	}
 	if ok, known := m["weir_verify_ok"]; known {
 		h.Verified = &verifiedState{OK: ok == 1, Age: m["weir_verify_age_seconds"]}
 	}
@@ -143,6 +158,14 @@ func healthOf(m map[string]float64) *health {
 		}
 		if a.Refused > 0 {
 			hand("%s refused by the archive: somebody else writes to the journal's streams", plural(int(a.Refused), "message"))
+		}
+	}
+	if w := h.Witnesses; w != nil {
+		if w.Forked > 0 {
+			hand("%d of %d witnesses have cosigned another log than this: it is an old copy, or was written anew; keep it as it is, the gateway's log says more", w.Forked, w.Configured)
+		}
+		if w.Behind > cosignLag.Seconds() {
+			hand("too few witnesses have cosigned the log for %s: the gateway's log says what they answer", ago(w.Behind))
 		}
 	}
 	if v := h.Verified; v != nil && !v.OK {
@@ -179,6 +202,16 @@ func (h *health) lines(field func(name, text string)) {
 		field("archive", "has everything")
 	default:
 		field("archive", fmt.Sprintf("lacks %s, the oldest %s old", plural(int(a.Messages), "message"), ago(a.Seconds)))
+	}
+	if w := h.Witnesses; w != nil {
+		text := "by enough witnesses"
+		if w.Behind > 0 {
+			text = "by too few witnesses for " + ago(w.Behind)
+		}
+		if w.Failing > 0 {
+			text += fmt.Sprintf("; %d of %d FAIL", w.Failing, w.Configured)
+		}
+		field("cosigned", text)
 	}
 	switch v := h.Verified; {
 	case v == nil:

@@ -323,6 +323,7 @@ func reloadable(now, next *config.Config) error {
 		{"identity.revocations", now.Identity.Revocations, next.Identity.Revocations},
 		{"journal.nats", now.Journal.NATS, next.Journal.NATS},
 		{"archive", stores(now), stores(next)},
+		{"ledger", now.Ledger, next.Ledger},
 		{"plugin_memory", now.PluginMemory, next.PluginMemory},
 	} {
 		if !reflect.DeepEqual(part.was, part.would) {

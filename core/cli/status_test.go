@@ -29,6 +29,15 @@ weir_verify_ok 1
 weir_verify_age_seconds 7200
 `
 
+// witnessed is what it tells of two witnesses.
+const witnessed = `weir_ledger_witness_configured 2
+weir_ledger_witness_behind_seconds 0
+weir_ledger_witness_failing{witness="a"} 0
+weir_ledger_witness_failing{witness="b"} 0
+weir_ledger_witness_forked{witness="a"} 0
+weir_ledger_witness_forked{witness="b"} 0
+`
+
 // TestHealth: each thing that is lost or behind needs a hand, and says so; what is well does not.
 func TestHealth(t *testing.T) {
 	for _, tc := range []struct {
@@ -48,6 +57,11 @@ func TestHealth(t *testing.T) {
 		{"never verified", "weir_verify_ok 1\nweir_verify_age_seconds 7200\n", "", []string{"verified=never: weir verify --all"}, ""},
 		{"unsealed", "unsealed_sessions 3", "unsealed_sessions 4", []string{"unsealed=1 session that ended, not sealed yet"}, ""},
 		{"archived elsewhere", "archive_worker 1", "archive_worker 0", []string{"archive=kept by another process"}, ""},
+		{"witnessed", "weir_verify_ok 1", "weir_verify_ok 1\n" + witnessed, []string{"cosigned=by enough witnesses"}, ""},
+		{"a witness away", "weir_verify_ok 1", "weir_verify_ok 1\n" + strings.Replace(witnessed, `failing{witness="a"} 0`, `failing{witness="a"} 1`, 1), []string{"cosigned=by enough witnesses; 1 of 2 FAIL"}, ""},
+		{"on its way", "weir_verify_ok 1", "weir_verify_ok 1\n" + strings.Replace(witnessed, `behind_seconds 0`, `behind_seconds 12`, 1), []string{"cosigned=by too few witnesses for 12 s"}, ""},
+		{"too few", "weir_verify_ok 1", "weir_verify_ok 1\n" + strings.Replace(witnessed, `behind_seconds 0`, `behind_seconds 700`, 1), []string{"cosigned=by too few witnesses for 11 min"}, "too few witnesses have cosigned the log for 11 min"},
+		{"forked", "weir_verify_ok 1", "weir_verify_ok 1\n" + strings.Replace(witnessed, `forked{witness="b"} 0`, `forked{witness="b"} 1`, 1), nil, "1 of 2 witnesses have cosigned another log than this"},
 		{"standing by", "limit_bytes 1.073741824e+09\n", "limit_bytes 0\nweir_archive_worker -1\n", []string{"archive=stands by for another worker"}, ""},
 	} {
 		if !strings.Contains(wellMetrics, tc.from) {

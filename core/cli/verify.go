@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -21,19 +23,30 @@ const worst = 20
 
 func (a *app) verify() *cobra.Command {
 	var path, output, dir, log, key string
+	var keys []string
+	var enough int
 	var all bool
 	c := &cobra.Command{
 		Use:   "verify [ID... | --all | FILE.weir]",
 		Short: "Prove that nothing was changed, dropped, reordered or cut",
 		Long: "Prove, without a gateway and with the public key alone, that the archive holds what was sealed. With --all also that no\n" +
-			"sealed session is missing. A file that export wrote is proved the same way. The exit code is 1, and the first bad places are printed, when something does not hold.",
+			"sealed session is missing. A file that export wrote is proved the same way. With --witness also that the log goes on from what the\n" +
+			"witness has cosigned, so that nobody has written it anew, not even with its own key. The exit code is 1, and the first bad places are printed, when something does not hold.",
 		Example: `  weir verify --all
   weir verify 01jd2t0000000000000000000
   weir verify session.weir --key ledger.pub
   weir verify --all --archive /mnt/copy/archive --key ledger.pub
-  weir verify --all --archive s3://evidence/weir/ --ledger ledger --key ledger.pub`,
+  weir verify --all --archive s3://evidence/weir/ --ledger ledger --key ledger.pub
+  weir verify --all --witness witness.example+4a1c2f3b+BHfS9MwN91Ezue2AdWMHYWDpQK3h3NKjyID8OXWs3Jua`,
 		RunE: func(cmd *cobra.Command, ids []string) error {
+			witnesses, err := parseWitnesses(keys, enough, cmd.Flags().Changed("witnesses"))
+			if err != nil {
+				return use(err)
+			}
 			if len(ids) == 1 && !all && bundle.Is(ids[0]) {
+				if len(witnesses) > 0 {
+					return use(errors.New("--witness proves a whole log, and the file holds one session: verify the archive"))
+				}
 				return a.verifyBundle(cmd.Context(), ids[0], key, output)
 			}
 			if all == (len(ids) > 0) {
@@ -54,6 +67,7 @@ func (a *app) verify() *cobra.Command {
 			}
 			report, err := ledger.Verify(cmd.Context(), ledger.VerifyConfig{
 				Store: store, LedgerDir: log, PublicKey: strings.TrimSpace(string(public)), Sessions: ids, Keys: ring,
+				Witnesses: witnesses, Enough: enough,
 			})
 			if err != nil {
 				return coded(err)
@@ -70,8 +84,28 @@ func (a *app) verify() *cobra.Command {
 	outputFlag(c, &output)
 	a.archiveFlag(c, &dir)
 	ledgerFlags(c, &log, &key)
+	c.Flags().StringArrayVar(&keys, "witness", nil, "verifier `key` of a witness that must have cosigned the log; once for each")
+	c.Flags().IntVar(&enough, "witnesses", 0, "how `many` of them must have (default: all)")
 	c.Flags().BoolVar(&all, "all", false, "every session, and the log of seals as a whole")
 	return c
+}
+
+// parseWitnesses reads the verifier keys of witnesses, and how many of them are enough.
+func parseWitnesses(keys []string, enough int, counted bool) (all []*ledger.Witness, err error) {
+	for _, k := range keys {
+		w, err := ledger.ParseWitness(k)
+		if err != nil {
+			return nil, fmt.Errorf("--witness %s: %s", printable(k), strings.TrimPrefix(err.Error(), "ledger: "))
+		}
+		if slices.ContainsFunc(all, w.Same) {
+			return nil, fmt.Errorf("--witness %s is given twice: a witness counts once", printable(k))
+		}
+		all = append(all, w)
+	}
+	if counted && (enough < 1 || enough > len(all)) {
+		return nil, fmt.Errorf("--witnesses %d: how many of those given with --witness must have cosigned, from 1 to %d", enough, len(all))
+	}
+	return all, nil
 }
 
 // places opens the archive, and fills in where log and key are. Without an archive the configuration says it; with one no
@@ -120,6 +154,7 @@ var errEnough = errors.New("enough")
 func (a *app) printReport(r ledger.Report, output string) error {
 	if output == "json" {
 		r.Open, r.Problems, r.Removed = append([]string{}, r.Open...), append([]ledger.Problem{}, r.Problems...), append([]ledger.Removed{}, r.Removed...) // lists, never null
+		r.Witnessed = append([]ledger.Witnessed{}, r.Witnessed...)
 		r.Shredded = append([]ledger.Removed{}, r.Shredded...)
 		err := a.printJSON(struct {
 			OK bool `json:"ok"`
@@ -143,8 +178,14 @@ func (a *app) printReport(r ledger.Report, output string) error {
 	if len(r.Removed) > 0 {
 		what += fmt.Sprintf("; %d removed, with a signed tombstone each", len(r.Removed))
 	}
+	cosigned := func() {
+		for _, w := range r.Witnessed {
+			fmt.Fprintf(a.out, "cosigned: %d of the log's %d leaves, by %s at %s\n", w.Leaves, r.Leaves, printable(w.Witness), w.Time.Format(time.RFC3339))
+		}
+	}
 	if r.OK() {
 		fmt.Fprintf(a.out, "verified: %s\n", what)
+		cosigned()
 		return nil
 	}
 	fmt.Fprintf(a.out, "NOT verified: %s in %s\n", plural(len(r.Problems), "bad place"), what)
@@ -155,6 +196,7 @@ func (a *app) printReport(r ledger.Report, output string) error {
 		}
 		fmt.Fprintf(a.out, "  %s\n", printable(p.String()))
 	}
+	cosigned()
 	return &exit{exitNo, nil}
 }
 

@@ -4,12 +4,16 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
 	"golang.org/x/mod/sumdb/note"
 	"golang.org/x/mod/sumdb/tlog"
 )
+
+// maxSigned bounds a signed checkpoint, in bytes.
+const maxSigned = 64 << 10
 
 // Checkpoint is a signed statement of the log's size and root, as C2SP tlog-checkpoint lays it down.
 type Checkpoint struct {
@@ -30,7 +34,10 @@ func (c Checkpoint) sign(s note.Signer) ([]byte, error) {
 func OpenCheckpoint(signed []byte, publicKeys ...string) (Checkpoint, error) {
 	var c Checkpoint
 	var known []note.Verifier
-	for _, k := range publicKeys {
+	for i, k := range publicKeys {
+		if slices.Contains(publicKeys[:i], k) {
+			continue // a list of verifiers takes each once
+		}
 		v, err := note.NewVerifier(strings.TrimSpace(k))
 		if err != nil {
 			return c, errors.New("ledger: the public key is malformed: give the text of ledger.pub")
@@ -41,7 +48,7 @@ func OpenCheckpoint(signed []byte, publicKeys ...string) (Checkpoint, error) {
 		return c, errors.New("ledger: no public key is given")
 	}
 	name := known[0].Name()
-	if len(signed) > 64<<10 {
+	if len(signed) > maxSigned {
 		return c, errors.New("ledger: checkpoint is too long")
 	}
 	n, err := note.Open(signed, note.VerifierList(known...))

@@ -20,6 +20,9 @@ type logView struct {
 	order    []string // sessions in the log's order, once each
 	turns    []Leaf   // changes of its key
 	problems []Problem
+
+	leaves    int64
+	witnessed []Witnessed
 }
 
 type sealLeaf struct {
@@ -61,6 +64,7 @@ func (v *verifier) readLog() error {
 	if err != nil {
 		note("", "the log's checkpoint cannot be read: %v", err)
 	}
+	cosigned := v.readCosigned()
 	f, oerr := os.Open(filepath.Join(v.c.LedgerDir, leavesFile))
 	if oerr != nil {
 		note("", "the log's leaves cannot be read: %v", oerr)
@@ -135,6 +139,7 @@ func (v *verifier) readLog() error {
 	for _, h := range l.heads {
 		slices.SortStableFunc(h, func(a, b Leaf) int { return int(min(max(int64(a.Blocks)-int64(b.Blocks), -1), 1)) })
 	}
+	l.leaves = size
 	check := func(cp Checkpoint, what string) error {
 		if cp.Size > size {
 			note("", "the log has %d leaves, %s was signed for %d: leaves were cut off", size, what, cp.Size)
@@ -154,10 +159,13 @@ func (v *verifier) readLog() error {
 			return err
 		}
 	}
+	for _, t := range l.turns { // the log, which is signed, says which keys came before
+		keys = append(keys, t.OldKey)
+	}
+	if err := v.checkCosigned(cosigned, keys, size, &tree); err != nil {
+		return err
+	}
 	if v.c.Checkpoint != nil {
-		for _, t := range l.turns { // the log, which is signed, says which keys came before
-			keys = append(keys, t.OldKey)
-		}
 		kept, err := OpenCheckpoint(v.c.Checkpoint, keys...)
 		if err != nil {
 			note("", "the checkpoint kept elsewhere: %v", err)

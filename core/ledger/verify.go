@@ -20,6 +20,10 @@ type VerifyConfig struct {
 	// Checkpoint is an earlier signed checkpoint that was kept elsewhere, or nil: with it a roll-back of archive and
 	// ledger together is found as well.
 	Checkpoint []byte
+	// Witnesses must each have cosigned an earlier state of the log that is in LedgerDir, or as many of them as Enough says (0:
+	// all): then whoever has the log's key cannot have written it anew either.
+	Witnesses []*Witness
+	Enough    int
 	// Keys opens what is encrypted. Nil: encrypted contents are not looked at, and everything else is proved.
 	Keys Keys
 	// Grace is how long a seal may lack its leaf because a running gateway is about to write it. Zero: 3 s.
@@ -60,6 +64,16 @@ type Report struct {
 	Removed  []Removed `json:"removed"`
 	Shredded []Removed `json:"shredded"` // sessions whose key was destroyed, as the signed log says; Left: its key is there
 	Problems []Problem `json:"problems"`
+	// Witnessed is what witnesses have cosigned of the log, in the order that they were given.
+	Witnessed []Witnessed `json:"witnessed"`
+	Leaves    int64       `json:"leaves"` // that the log has
+}
+
+// Witnessed says that a witness has cosigned the log's first leaves.
+type Witnessed struct {
+	Witness string    `json:"witness"` // the name of its key
+	Leaves  int64     `json:"leaves"`
+	Time    time.Time `json:"time"` // by the witness's clock
 }
 
 // Keys opens encrypted sessions.
@@ -146,6 +160,7 @@ func Verify(ctx context.Context, c VerifyConfig) (Report, error) {
 		return v.r, err
 	}
 	v.r.Problems = append(v.r.Problems, v.log.problems...)
+	v.r.Witnessed, v.r.Leaves = v.log.witnessed, v.log.leaves
 	return v.r, nil
 }
 

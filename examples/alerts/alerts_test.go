@@ -88,7 +88,9 @@ func TestMetrics(t *testing.T) {
 	}
 	defer database.Stop()
 	listen := postgrestest.FreePort()
-	config := fmt.Sprintf(`policies: [{name: access, path: policies}]
+	config := fmt.Sprintf(`ledger:
+  witnesses: [{name: away, url: "http://127.0.0.1:1", key: "witness.example/weir+e1d7cd37+BEADpxIKBkxOYvnquYmMIs0tC5qxisdO2DxPAAFMDQSH"}]
+policies: [{name: access, path: policies}]
 chain: [access]
 targets:
   - name: orders
