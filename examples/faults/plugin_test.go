@@ -29,7 +29,7 @@ func guest(t *testing.T, g *gateway, name string) {
 }
 
 // TestSpinningPlugin: a plugin that never returns costs the statement that it was asked about one deadline, and the statement is
-// refused. The session goes on, and no other one waits for it, while the plugin is replaced again and again as well.
+// refused. The session goes on, and no other one waits for it.
 func TestSpinningPlugin(t *testing.T) {
 	const deadline = 50 * time.Millisecond
 	g := prepare(t, setup{
