@@ -27,6 +27,8 @@ type dialect interface {
 	// grepTexts are the sessions one of whose texts has the piece, grepWords those whose answers have every word.
 	grepTexts(piece string) set
 	grepWords(words []string) set
+	// among tests a value against a query in parentheses that gives a few, which are looked up one by one.
+	among(query string) string
 	// inOrder joins so that the table on the left is read first, in its order.
 	inOrder() string
 }

@@ -38,7 +38,7 @@ func (w *where) String() string {
 func (x *Index) Sessions(ctx context.Context, q Query) ([]Session, error) {
 	q.clean(x.d)
 	w := q.plain()
-	for _, set := range append(x.grep(&q), q.touched()...) {
+	for _, set := range append(x.grep(&q), q.touched(x.d)...) {
 		if err := x.restrict(ctx, w, set); err != nil {
 			return nil, err
 		}
@@ -123,14 +123,14 @@ func (q *Query) named() []any {
 }
 
 // touched is the set of the sessions that touched Resource in the way Use.
-func (q *Query) touched() []set {
+func (q *Query) touched(d dialect) []set {
 	if q.Resource == "" && q.Use == "" {
 		return nil
 	}
 	var conds []string
 	var args []any
 	if q.Resource != "" {
-		conds, args = append(conds, "resource IN "+named), q.named()
+		conds, args = append(conds, "resource "+d.among(named)), q.named()
 	}
 	if q.Use != "" {
 		conds, args = append(conds, "use = ?"), append(args, q.Use)

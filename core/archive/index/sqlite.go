@@ -109,6 +109,7 @@ func (sqlite) bind(s string) string                { return s }
 func (sqlite) text(s string) string                { return s }
 func (sqlite) lock(context.Context, *sql.Tx) error { return nil }
 func (sqlite) inOrder() string                     { return "CROSS JOIN" }
+func (sqlite) among(query string) string           { return "IN " + query }
 
 func (sqlite) saveText(ctx context.Context, tx *sql.Tx, sha []byte, body string) (id int64, err error) {
 	if err = tx.QueryRowContext(ctx, "INSERT INTO texts(sha, body) VALUES (?,?) RETURNING id", sha, body).Scan(&id); err == nil {
