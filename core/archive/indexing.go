@@ -6,6 +6,7 @@ import (
 
 	"github.com/weir-gateway/weir/core"
 	"github.com/weir-gateway/weir/core/keyring"
+	"github.com/weir-gateway/weir/core/ledger"
 )
 
 // The index is derived, so it never holds up what is evidence: what it does not take is read anew from the store later.
@@ -90,6 +91,17 @@ func (k *keeper) compare(ctx context.Context) {
 	k.looked = now
 	try, cancel := context.WithTimeout(ctx, indexTime)
 	defer cancel()
+	if !k.whole {
+		if err := k.absent(try, now.Add(-compareBack)); err != nil {
+			if ctx.Err() == nil {
+				k.w.log.Warn("archive: the index cannot be compared with the ledger", "error", err)
+			}
+			return
+		}
+		if k.whole = true; len(k.missed) > 0 {
+			return // they are read first
+		}
+	}
 	open, err := k.w.c.Index.Open(try, now.Add(-compareBack), now, compareMost)
 	var behind []string
 	for _, id := range open {
@@ -122,4 +134,40 @@ func (k *keeper) compare(ctx context.Context) {
 	case len(behind) > 0:
 		k.w.log.Warn("archive: the index had sessions as open that are sealed, or could not read them before their key came; they are read anew", "sessions", len(behind), "first", behind[0])
 	}
+}
+
+// absent finds the sessions that were sealed since a time and that the index does not list at all: a worker that was killed has taken
+// with it what it knew to be missing. Once after a start is enough.
+func (k *keeper) absent(ctx context.Context, since time.Time) error {
+	var ids []string
+	look := func() error {
+		lacks, err := k.w.c.Index.Lacks(ctx, ids)
+		ids = ids[:0]
+		for _, id := range lacks {
+			if _, gone := k.w.c.Ledger.Standing(id); gone || len(k.missed) >= maxMissed {
+				continue
+			}
+			if k.missed == nil {
+				k.missed = map[string]struct{}{}
+			}
+			k.missed[id] = struct{}{}
+		}
+		return err
+	}
+	err := k.w.c.Ledger.Each(func(l ledger.Leaf) error {
+		if l.Kind == ledger.LeafSeal && l.Time.After(since) {
+			ids = append(ids, l.Session)
+		}
+		if len(ids) < 500 {
+			return nil
+		}
+		return look()
+	})
+	if err == nil && len(ids) > 0 {
+		err = look()
+	}
+	if err == nil && len(k.missed) > 0 {
+		k.w.log.Warn("archive: the index lacks sessions that are archived; it is given them", "sessions", len(k.missed))
+	}
+	return err
 }

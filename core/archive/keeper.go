@@ -44,6 +44,7 @@ type keeper struct {
 	wait   time.Duration
 	looked time.Time // when the index was compared with the ledger last
 	fresh  bool      // keys have come since
+	whole  bool      // what the index does not list at all has been looked for
 }
 
 // openHead is the newest block of a session that is open, for the ledger.

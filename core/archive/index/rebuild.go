@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/weir-gateway/weir/core"
@@ -180,6 +181,36 @@ func (x *Index) mergeOnce(ctx context.Context, table string, pages int) (done bo
 		return false, err
 	}
 	return after-before < 2, nil
+}
+
+// Lacks returns those of some sessions that the index does not list; at most a thousand may be asked for at a time.
+func (x *Index) Lacks(ctx context.Context, sessions []string) (lacks []string, err error) {
+	if len(sessions) == 0 {
+		return nil, nil
+	}
+	args := make([]any, len(sessions))
+	for i, id := range sessions {
+		args[i] = id
+	}
+	rows, err := x.db.QueryContext(ctx, x.d.bind("SELECT id FROM sessions WHERE id IN (?"+strings.Repeat(",?", len(args)-1)+")"), args...)
+	if err != nil {
+		return nil, fmt.Errorf("index: %w", err)
+	}
+	defer rows.Close()
+	has := map[string]bool{}
+	for rows.Next() {
+		var id string
+		if err := rows.Scan(&id); err != nil {
+			return nil, fmt.Errorf("index: %w", err)
+		}
+		has[id] = true
+	}
+	for _, id := range sessions {
+		if !has[id] {
+			lacks = append(lacks, id)
+		}
+	}
+	return lacks, rows.Err()
 }
 
 // Open returns sessions that began in a time, or nobody knows when, and that the index has no seal of, the oldest first.
