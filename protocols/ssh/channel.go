@@ -24,6 +24,7 @@ type channel struct {
 
 	// of a session
 	client, server ssh.Channel
+	last           sync.Mutex  // held for what Weir says itself, and for the end of output: x/crypto keeps them not apart
 	left           atomic.Bool // the client has closed it
 	env            map[string]string
 	hasPTY         bool
@@ -107,6 +108,15 @@ func (ch *channel) tell(ctx context.Context, text string) {
 	out := []byte("weir: " + line(text) + end)
 	r := &core.Result{Status: "error", Message: line(text)}
 	if ch.say(ctx, core.KindNotice, core.FromGateway, r, dataMessage(ch.number, true, out)) == nil {
+		ch.last.Lock()
+		defer ch.last.Unlock()
 		_, _ = ch.client.Stderr().Write(out)
 	}
+}
+
+// endOutput tells the client that no more output comes.
+func (ch *channel) endOutput() {
+	ch.last.Lock()
+	defer ch.last.Unlock()
+	_ = ch.client.CloseWrite()
 }

@@ -157,6 +157,8 @@ func (g *testGate) Open(ctx context.Context, h core.Hello) (*core.Session, error
 func (g *testGate) secrets() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	g.journal.mu.Lock()
+	defer g.journal.mu.Unlock()
 	body := strings.Split(string(server.Key), "\n")[3]
 	for _, secret := range []string{token, body} {
 		for _, r := range g.journal.records {

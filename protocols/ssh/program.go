@@ -83,7 +83,7 @@ func (ch *channel) carry(ctx context.Context) {
 		}
 		close(ch.delivered)
 		ch.untilTold()
-		_ = ch.client.CloseWrite()
+		ch.endOutput()
 		close(ch.finished)
 		<-ch.fed
 		if files != nil {
@@ -130,7 +130,10 @@ func (ch *channel) timeLimit() time.Duration {
 // refuse tells the client that a rule ended what it asked for, and ends it.
 func (ch *channel) refuse(ctx context.Context, d *core.Denial) {
 	hangUp := func() {
-		_ = ch.client.CloseWrite()
+		if ch.last.TryLock() { // else something of ours waits for the client to read, and ends with the channel
+			_ = ch.client.CloseWrite()
+			ch.last.Unlock()
+		}
 		_ = ch.server.Close()
 		_ = ch.client.Close()
 	}
@@ -243,7 +246,7 @@ func (ch *channel) certificate(ctx context.Context) {
 		_, _ = io.WriteString(ch.client, answer)
 		_, _ = ch.client.SendRequest("exit-status", false, ssh.Marshal(exitPayload{status}))
 	})
-	_ = ch.client.CloseWrite()
+	ch.endOutput()
 	_ = ch.server.Close()
 	_ = ch.client.Close()
 }
