@@ -278,6 +278,13 @@ func TestEncryptedOverACrash(t *testing.T) {
 // Where recordings are encrypted the log, which holds them in clear, is removed soon after JetStream has them, though nothing
 // else comes, and though a session stays open.
 func TestLogIsWiped(t *testing.T) {
+	for name, closed := range map[string]int{"one is over": 1, "all stay open": 0} {
+		t.Run(name, func(t *testing.T) { wiped(t, closed) })
+	}
+}
+
+// wiped records two sessions, of which so many are closed.
+func wiped(t *testing.T, closed int) {
 	keys := newRing(t)
 	c := small(t.TempDir())
 	c.Keys, c.KeyPeriod = keys.make, 50*time.Millisecond
@@ -290,7 +297,7 @@ func TestLogIsWiped(t *testing.T) {
 		}
 		put(t, r, opened("ada"))
 		put(t, r, record(1, canary))
-		if i == 0 {
+		if i < closed {
 			if err := r.Seal(core.EndClosed); err != nil {
 				t.Fatal(err)
 			}

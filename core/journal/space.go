@@ -195,7 +195,7 @@ func (l *wal) roll() {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.err != nil || l.committing || l.size > 0 || l.durable.Load() != l.next || l.segs[len(l.segs)-1].end() != l.segEnd {
+	if l.err != nil || l.committing || l.size > 0 || l.durable.Load() != l.next || l.segs[0].end() != l.segEnd {
 		return
 	}
 	s, base := l.free[n-1], l.segEnd

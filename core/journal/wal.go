@@ -191,7 +191,6 @@ func (l *wal) append(ctx context.Context, epoch uint64, kind entryKind, shard ui
 		p.b = append(append(p.b, head[:h]...), rest[:n-h]...)
 		head, rest = head[h:], rest[n-h:]
 		mark := l.finishEntry(p, start)
-		l.clear = true
 		l.mu.Unlock()
 		if left == n {
 			return mark, nil
@@ -205,7 +204,7 @@ func (l *wal) groupMost() int { return int(min(maxGroup, l.segSize/2)) }
 
 func (l *wal) piece() int { return int(min(maxPiece, l.segSize/4)) }
 
-// admit locks the log for an append, once there is room and while the log is not lost.
+// admit locks the log for what a session appends, once there is room and while the log is not lost.
 func (l *wal) admit(ctx context.Context, epoch uint64) error {
 	l.mu.Lock()
 	for {
@@ -218,6 +217,7 @@ func (l *wal) admit(ctx context.Context, epoch uint64) error {
 			l.mu.Unlock()
 			return lostError(errors.New("it was lost during this session"))
 		case l.size < l.groupMost():
+			l.clear = true
 			return nil
 		}
 		mark := l.next
